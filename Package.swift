@@ -1,0 +1,65 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every room is compiled with the same rules: warnings are errors.
+let rules: [SwiftSetting] = [
+  .swiftLanguageMode(.v5),
+  .treatAllWarnings(as: .error),
+]
+
+func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: rules)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name + "Tests", dependencies: [.init(stringLiteral: name)] + dependencies, swiftSettings: rules)
+}
+
+let package = Package(
+  name: "Yadori",
+  products: [
+    .executable(name: "yadori", targets: ["yadori"]),
+    .library(name: "Yadori", targets: ["Yadori"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+  ],
+  targets: [
+    .executableTarget(name: "yadori", dependencies: ["Commands"], swiftSettings: rules),
+    room("Commands", [
+      "Yadori", "Images", "RISCV",
+      .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      .product(name: "Logging", package: "swift-log"),
+    ]),
+    room("Images", ["Yadori", "CZlib", "CZstd", "CLZMA", .product(name: "Crypto", package: "swift-crypto")]),
+    room("Yadori", ["Board", "Virtio", "Storage", "Network", "Console", "Hart"]),
+    room("Board", ["Virtio", "Hart", "Bus", "HostSystem"]),
+    room("Virtio", ["Storage", "Network", "Console", "Bus", "HostSystem"]),
+    room("Storage", ["HostSystem", "CZlib", "CZstd"]),
+    room("Network", ["HostSystem", "CSlirp"]),
+    room("Console", ["HostSystem"]),
+    room("Hart", ["RISCV", "Bus", "HostSystem"]),
+    room("RISCV"),
+    room("Bus", ["HostSystem"]),
+    room("HostSystem", ["CHost"]),
+    .target(name: "CHost"),
+    .systemLibrary(name: "CSlirp", providers: [.apt(["libslirp-dev"])]),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+    .systemLibrary(name: "CLZMA", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
+    tests("RISCV", []),
+    tests("Hart", ["RISCV", "Bus"]),
+    tests("Bus", ["HostSystem"]),
+    tests("HostSystem", []),
+    tests("Storage", ["HostSystem"]),
+    tests("Network", ["HostSystem"]),
+    tests("Console", ["HostSystem"]),
+    tests("Virtio", ["Bus", "HostSystem", "Storage", "Network", "Console"]),
+    tests("Board", ["Hart", "Bus", "HostSystem", "Virtio"]),
+    tests("Images", ["Yadori"]),
+    tests("Yadori", ["Board", "Hart", "Storage"]),
+    tests("Commands", ["Images", "Yadori"]),
+  ]
+)

@@ -1,0 +1,37 @@
+// What Swift can't reach on Linux: variadic system calls, C macros, and a few instructions. Nothing else belongs here.
+#ifndef YADORI_CHOST_H
+#define YADORI_CHOST_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/// ioctl is variadic, and Swift can't call variadic functions.
+int chost_ioctl(int descriptor, unsigned long request, void *argument);
+
+/// fcntl is variadic. `argument` is passed as a long.
+int chost_fcntl(int descriptor, int command, long argument);
+
+/// open is variadic.
+int chost_open(const char *path, int flags, unsigned mode);
+
+/// The open-file-description lock (F_OFD_SETLK) of a whole file. `exclusive` 1: for writing, 0: for reading.
+/// Returns 0, or -1 with errno (EAGAIN or EACCES when somebody else holds it). F_OFD_SETLK needs _GNU_SOURCE.
+int chost_lock_file(int descriptor, int exclusive);
+
+/// memfd_create needs _GNU_SOURCE. Returns a descriptor, or -1 with errno.
+int chost_memory_file(const char *name);
+
+/// futex has no wrapper in the C library. Sleeps while `*word == expected`, for at most `nanoseconds` (-1: for ever).
+int chost_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds);
+
+/// Wakes at most `count` sleepers of `word`.
+int chost_futex_wake(uint32_t *word, int count);
+
+/// eventfd, non-blocking; <sys/eventfd.h> is in no module map. Returns a descriptor, or -1 with errno.
+int chost_event_descriptor(void);
+
+/// A TUN/TAP descriptor for `name` (TUNSETIFF with IFF_TAP | IFF_NO_PI); struct ifreq is a union of macros.
+int chost_open_tap(const char *name);
+
+#endif

@@ -1,0 +1,21 @@
+import Glibc
+
+/// A refusal of the host, with what was asked of it. The message names the file, flag or field and says what to do.
+public struct HostError: Error, CustomStringConvertible, Sendable {
+  /// The host's error number (errno), 0 where there is none.
+  public let code: Int32
+  public let message: String
+
+  public init(code: Int32 = 0, message: String) {
+    self.code = code
+    self.message = message
+  }
+
+  /// The error that errno holds now, after `action` failed ("can't open disk.raw").
+  public static func last(_ action: String) -> HostError {
+    let code = errno
+    return HostError(code: code, message: "\(action): \(String(cString: strerror(code)))")
+  }
+
+  public var description: String { message }
+}
