@@ -20,7 +20,7 @@ public enum Encoder {
   public static func encodeCompressed(_ instruction: Instruction) -> UInt16? {
     for row in InstructionPattern.all where row.length == 2 && row.operation == instruction.operation {
       // Rows of fewer mask bits cover encodings that mean another one.
-      if let bits = row.encode(instruction), InstructionPattern.mostSpecific(for: bits)?.match == row.match {
+      if let bits = row.encode(instruction), InstructionPattern.mostSpecific(for: bits)?.mask == row.mask {
         return UInt16(truncatingIfNeeded: bits)
       }
     }

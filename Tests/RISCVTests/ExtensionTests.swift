@@ -17,7 +17,7 @@ import Testing
     var described: ExtensionSet = []
     for one in Extension.all {
       #expect(one.set.rawValue.nonzeroBitCount == 1 && !described.contains(one.set), "\(one.name)")
-      #expect(one.version.wholeMatch(of: /[0-9]+\.[0-9]+/) != nil, "\(one.name)")
+      #expect(one.version.wholeMatch(of: #/[0-9]+\.[0-9]+/#) != nil, "\(one.name)")
       #expect(!one.summary.isEmpty && !one.summary.contains("\n"), "\(one.name)")
       described.formUnion(one.set)
     }
@@ -35,6 +35,12 @@ import Testing
     }
     let names = Extension.all.map(\.name)
     #expect(names == names.sorted { rank($0) < rank($1) })
+  }
+
+  @Test func profiles() {
+    #expect(ExtensionSet.yadori.profiles.map(\.name) == ["RVA20U64", "RVA20S64"])
+    #expect(ExtensionSet.yadori.subtracting(.svade).profiles.map(\.name) == ["RVA20U64"])
+    #expect(ExtensionSet.rv64gc.profiles.isEmpty)
   }
 
   @Test func decoderKeepsToItsExtensions() {
