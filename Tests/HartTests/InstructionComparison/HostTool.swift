@@ -4,6 +4,8 @@ import Foundation
 struct HostTool {
   static let clang = HostTool("clang")
   static let objcopy = HostTool("llvm-objcopy")
+  static let nm = HostTool("llvm-nm")
+  static let shell = HostTool("sh")
   static let qemu = HostTool("qemu-riscv64")
 
   struct Failure: Error, CustomStringConvertible {
