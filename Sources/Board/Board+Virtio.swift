@@ -1,5 +1,4 @@
 import Bus
-import Virtio
 
 /// A virtio device in its slot.
 struct VirtioAttachment {
@@ -9,7 +8,6 @@ struct VirtioAttachment {
   /// Back to the state before any driver saw it.
   let reset: () -> Void
 }
-
 extension Board {
   func attachVirtio() {}
 }

@@ -37,7 +37,7 @@ public struct BoardConfiguration {
   /// The other end of the UART; nil: output is lost and there is no input.
   public var console: (any ConsoleBackend)?
   /// In the order of slots: the first is virtio-mmio slot 0, or PCI slot 1.
-  public var devices: [any VirtioDevice]
+  public var devices: [AnyObject]
   public var transport: Transport
   /// The flash banks at 0x20000000 and 0x22000000; nil: erased.
   public var flash: (FlashImage?, FlashImage?)
@@ -51,7 +51,7 @@ public struct BoardConfiguration {
   public init(
     hartCount: Int = 1, memorySize: UInt64 = 1 << 30, hart: HartConfiguration = HartConfiguration(),
     instructionSet: InstructionSetDescription, boot: BootDescription, console: (any ConsoleBackend)? = nil,
-    devices: [any VirtioDevice] = [], transport: Transport = .mmio,
+    devices: [AnyObject] = [], transport: Transport = .mmio,
     flash: (FlashImage?, FlashImage?) = (nil, nil), allowsSemihosting: Bool? = nil,
     wallClock: @escaping @Sendable () -> UInt64 = { MonotonicClock.wallNanoseconds() },
     entropy: @escaping @Sendable (Int) -> [UInt8] = BoardConfiguration.hostEntropy

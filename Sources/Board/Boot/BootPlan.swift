@@ -113,7 +113,8 @@ struct BootPlan {
       )
     }
     throw BootError(
-      .configuration, "the program leaves no room for the device tree (\(treeSize) bytes); give the machine more memory")
+      .configuration, "the program leaves no room for the device tree (\(treeSize) bytes); give the machine more memory"
+    )
   }
 
   /// The highest aligned address with room for `size` bytes under `top` and not under `bottom`.

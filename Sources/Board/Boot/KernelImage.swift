@@ -42,7 +42,8 @@ struct KernelImage {
     for piece in pieces where !KernelImage.fits(piece, ram) {
       let place = "0x\(String(piece.address, radix: 16)), \(piece.memorySize) bytes"
       throw BootError(
-        .configuration, elf != nil
+        .configuration,
+        elf != nil
           ? "\(name): a segment (\(place)) lies outside RAM; give the machine more memory or link the program into RAM"
           : "\(name): doesn't fit into RAM (\(place)); give the machine more memory")
     }

@@ -56,18 +56,21 @@ final class Semihosting: Sendable {
     func argument(_ index: UInt64) -> UInt64 { word(hart, parameter &+ 8 &* index) ?? 0 }
     switch operation {
     case Operation.open: return open(hart, name: argument(0), mode: argument(1), length: argument(2))
-    case Operation.close: return (Handle.input...Handle.features).contains(argument(0)) ? 0 : fail(Semihosting.badDescriptor)
+    case Operation.close:
+      return (Handle.input...Handle.features).contains(argument(0)) ? 0 : fail(Semihosting.badDescriptor)
     case Operation.writeCharacter: write(bytes(hart, parameter, count: 1))
     case Operation.writeString: writeString(hart, parameter)
     case Operation.write:
       guard Handle.console.contains(argument(0)) else { return argument(2) }
-      return argument(2) &- transfer(hart, argument(1), count: argument(2)) { write([UInt8]($0)) }
+      return argument(2) &- transferAll(hart, argument(1), count: argument(2)) { write([UInt8]($0)) }
     case Operation.read: return read(hart, handle: argument(0), address: argument(1), count: argument(2))
     case Operation.readCharacter: return console.takeReceived(1).first.map(UInt64.init) ?? Semihosting.failure
     case Operation.isError: return Int64(bitPattern: argument(0)) < 0 ? 1 : 0
     case Operation.isTerminal: return Handle.console.contains(argument(0)) ? 1 : 0
     case Operation.seek:
-      guard argument(0) == Handle.features, argument(1) <= UInt64(Semihosting.features.count) else { return Semihosting.failure }
+      guard argument(0) == Handle.features, argument(1) <= UInt64(Semihosting.features.count) else {
+        return Semihosting.failure
+      }
       state.withLock { $0.featuresPosition = Int(argument(1)) }
       return 0
     case Operation.length: return argument(0) == Handle.features ? UInt64(Semihosting.features.count) : 0
@@ -136,11 +139,11 @@ final class Semihosting: Sendable {
 
   private func bytes(_ hart: Hart, _ address: UInt64, count: UInt64) -> [UInt8] {
     var result: [UInt8] = []
-    _ = transfer(hart, address, count: min(count, 4096)) { result.append(contentsOf: $0) }
+    _ = transferAll(hart, address, count: min(count, 4096)) { result.append(contentsOf: $0) }
     return result
   }
 
-  private func transfer(
+  private func transferAll(
     _ hart: Hart, _ address: UInt64, count: UInt64, _ body: (UnsafeMutableRawBufferPointer) -> Void
   ) -> UInt64 {
     transfer(hart, address, count: count) {
@@ -173,7 +176,7 @@ final class Semihosting: Sendable {
 
   private func store(_ hart: Hart, _ address: UInt64, _ value: UInt64, width: UInt64) -> Bool {
     var rest = value
-    return transfer(hart, address, count: width) { part in
+    return transferAll(hart, address, count: width) { part in
       for index in part.indices {
         part[index] = UInt8(truncatingIfNeeded: rest)
         rest >>= 8
