@@ -30,7 +30,7 @@ public final class Board: @unchecked Sendable {
   public var onPowerEvent: ((PowerEvent) -> Void)?
 
   let plan: BootPlan
-  var virtio: [VirtioAttachment] = []
+  private var virtio: [VirtioAttachment] = []
   private let pendingPowerEvent = Mutex<PowerEvent?>(nil)
   private var firmwareInterface: SupervisorBinaryInterface?
   private var semihosting: Semihosting?
@@ -44,7 +44,8 @@ public final class Board: @unchecked Sendable {
     let mmioSlots = configuration.transport == .mmio ? Array(configuration.devices.indices) : []
     let tree = BoardDeviceTree(
       hartCount: configuration.hartCount, memorySize: configuration.memorySize,
-      virtualAddressBits: configuration.hart.virtualAddressBits, instructionSet: configuration.instructionSet,
+      virtualAddressBits: configuration.hart.virtualAddressBits,
+      instructionSet: configuration.instructionSet ?? InstructionSetDescription(configuration.hart.extensions),
       virtioSlots: mmioSlots
     ).tree()
     plan = try BootPlan(
@@ -82,7 +83,7 @@ public final class Board: @unchecked Sendable {
       windows: [MemoryMap.pciMemory32, MemoryMap.pciMemory64(ramSize: configuration.memorySize)],
       interrupts: (0..<4).map { [plic] in plic.line(MemoryMap.Source.pciBase + $0) })
     attachWindows()
-    attachVirtio()
+    virtio = makeVirtioAttachments()
     connectInterfaces()
   }
 

@@ -31,13 +31,13 @@ public struct BoardConfiguration {
   /// RAM in bytes, a multiple of 4096.
   public var memorySize: UInt64
   public var hart: HartConfiguration
-  /// What the device tree says of the harts; must be what `hart` implements.
-  public var instructionSet: InstructionSetDescription
+  /// What the device tree says of the harts; nil: what `hart` implements.
+  public var instructionSet: InstructionSetDescription?
   public var boot: BootDescription
   /// The other end of the UART; nil: output is lost and there is no input.
   public var console: (any ConsoleBackend)?
   /// In the order of slots: the first is virtio-mmio slot 0, or PCI slot 1.
-  public var devices: [AnyObject]
+  public var devices: [any VirtioDevice]
   public var transport: Transport
   /// The flash banks at 0x20000000 and 0x22000000; nil: erased.
   public var flash: (FlashImage?, FlashImage?)
@@ -50,8 +50,8 @@ public struct BoardConfiguration {
 
   public init(
     hartCount: Int = 1, memorySize: UInt64 = 1 << 30, hart: HartConfiguration = HartConfiguration(),
-    instructionSet: InstructionSetDescription, boot: BootDescription, console: (any ConsoleBackend)? = nil,
-    devices: [AnyObject] = [], transport: Transport = .mmio,
+    instructionSet: InstructionSetDescription? = nil, boot: BootDescription, console: (any ConsoleBackend)? = nil,
+    devices: [any VirtioDevice] = [], transport: Transport = .mmio,
     flash: (FlashImage?, FlashImage?) = (nil, nil), allowsSemihosting: Bool? = nil,
     wallClock: @escaping @Sendable () -> UInt64 = { MonotonicClock.wallNanoseconds() },
     entropy: @escaping @Sendable (Int) -> [UInt8] = BoardConfiguration.hostEntropy
