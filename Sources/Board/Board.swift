@@ -112,11 +112,15 @@ public final class Board: @unchecked Sendable {
 
   private func connectInterfaces() {
     let power: @Sendable (PowerEvent) -> Void = { [weak self] in self?.power($0) }
-    if case .supervisor = plan.start {
-      firmwareInterface = SupervisorBinaryInterface(harts: harts, memory: memory, console: uart, power: power)
-    }
     let isBare: Bool
     if case .none = configuration.boot.firmware { isBare = true } else { isBare = false }
+    if case .supervisor = plan.start {
+      firmwareInterface = SupervisorBinaryInterface(harts: harts, memory: memory, console: uart, power: power)
+    } else if isBare {
+      // A program without firmware may still end by a call from S-mode; it serves all others itself.
+      firmwareInterface = SupervisorBinaryInterface(
+        harts: harts, memory: memory, console: uart, power: power, servesResetOnly: true)
+    }
     if configuration.allowsSemihosting ?? isBare {
       semihosting = Semihosting(
         memory: memory, console: uart, clock: clock, wallClock: configuration.wallClock, power: power)
@@ -231,9 +235,7 @@ public final class Board: @unchecked Sendable {
 
 extension Board: HartEnvironment {
   public func supervisorCall(_ hart: Hart) -> Bool {
-    guard let firmwareInterface else { return false }
-    firmwareInterface.call(hart)
-    return true
+    firmwareInterface?.call(hart) ?? false
   }
 
   /// Programs in U-mode can't: they would end the machine under their kernel.

@@ -39,10 +39,18 @@ struct SupervisorBinaryInterface {
   let memory: GuestMemory
   let console: UART16550
   let power: (PowerEvent) -> Void
+  /// Everything but a shutdown or reboot is left to the guest's own M-mode code.
+  var servesResetOnly = false
 
-  /// Serves the call that stands in the hart's registers. Always answers.
-  func call(_ hart: Hart) {
+  /// Serves the call that stands in the hart's registers. False: it is for somebody else.
+  func call(_ hart: Hart) -> Bool {
     let identifier = hart[x: 17]
+    if servesResetOnly, identifier != Extension.systemReset || hart[x: 16] != 0 { return false }
+    serve(hart, identifier)
+    return true
+  }
+
+  private func serve(_ hart: Hart, _ identifier: UInt64) {
     if Extension.legacy.contains(identifier) {
       hart[x: 10] = legacy(hart, identifier)
       return
