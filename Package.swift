@@ -29,12 +29,12 @@ let package = Package(
   targets: [
     .executableTarget(name: "yadori", dependencies: ["Commands"], swiftSettings: rules),
     room("Commands", [
-      "Yadori", "Images", "RISCV",
+      "Yadori", "Images", "Board", "Storage", "Network", "Console", "HostSystem", "RISCV",
       .product(name: "ArgumentParser", package: "swift-argument-parser"),
       .product(name: "Logging", package: "swift-log"),
     ]),
     room("Images", ["Yadori", "CZlib", "CZstd", "CLZMA", .product(name: "Crypto", package: "swift-crypto")]),
-    room("Yadori", ["Board", "Virtio", "Storage", "Network", "Console", "Hart"]),
+    room("Yadori", ["Board", "Virtio", "Storage", "Network", "Console", "Hart", "Bus", "HostSystem", "CZstd"]),
     room("Board", ["Virtio", "Hart", "Bus", "HostSystem"]),
     room("Virtio", ["Storage", "Network", "Console", "Bus", "HostSystem"]),
     room("Storage", ["HostSystem", "CZlib", "CZstd"]),
@@ -44,6 +44,7 @@ let package = Package(
     room("RISCV"),
     room("Bus", ["HostSystem"]),
     room("HostSystem", ["CHost"]),
+    .executableTarget(name: "hartbench", dependencies: ["Hart", "Bus"], swiftSettings: rules),
     .target(name: "CHost"),
     .systemLibrary(name: "CSlirp", providers: [.apt(["libslirp-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
