@@ -1,5 +1,6 @@
 import Bus
 import HostSystem
+import RISCV
 import Synchronization
 
 /// One hardware thread: its architectural state and the loop that runs it. A hart runs on one host thread; what other
@@ -9,6 +10,7 @@ public final class Hart: @unchecked Sendable {
   public let identifier: Int
   public let addressSpace: AddressSpace
   public let clock: GuestClock
+  public let configuration: HartConfiguration
   public weak var environment: (any HartEnvironment)?
 
   /// Why `run` came back.
@@ -26,66 +28,201 @@ public final class Hart: @unchecked Sendable {
     case suspended = 4
   }
 
+  /// The range of physical addresses whose stores are reported to `environment` (HTIF's tohost and fromhost): it must
+  /// lie in one page. Set before the hart runs.
+  public var watchedRange: Range<UInt64>?
+
+  let memory: GuestMemory
+  let state: UnsafeMutablePointer<HartState>
+  /// x0...x31 of `state`, and the place that takes writes to x0.
+  let x: UnsafeMutablePointer<UInt64>
+  let decoder: Decoder
+  let highestTranslationMode: UInt64
+  var translations: TranslationCache
+  var dataContext: UnsafeMutablePointer<TranslationCache.Context>
+  var fetchContext: UnsafeMutablePointer<TranslationCache.Context>
+  var codePages: CodePages
+  /// Number of instruction fences so far.
+  var codeEpoch: UInt64 = 1
+  /// A page of one instruction, for one that lies across a page border.
+  let straddlingSlots: UnsafeMutablePointer<Slot>
+  /// Whether any PMP entry is on.
+  var hasMemoryProtection = false
+  /// An SBI call has set pc anew instead of returning.
+  var isBegunAnew = false
+
+  /// Interrupt lines from outside and timers, as bits of mip.
+  let lines = Atomic<UInt64>(0)
+  /// mtimecmp.
+  private let timeCompare = Atomic<UInt64>(~0)
+  /// Bits of `Attention`: what the run loop should see to before the next instructions.
+  let attention = Atomic<UInt32>(0)
+  private let lifecycleState = Atomic<Int>(Lifecycle.stopped.rawValue)
+  /// Whether guest code may be executing, as opposed to sleeping or not running at all; see `fence`.
+  private let isExecuting = Atomic<Bool>(false)
+  /// Counts reasons to wake up; the hart sleeps on it.
+  private let wakeWord: UnsafeMutablePointer<UInt32>
+  private let requests = Mutex(Requests())
+
+  private enum Attention {
+    static let pause: UInt32 = 1
+    static let request: UInt32 = 2
+    static let lifecycle: UInt32 = 4
+  }
+
+  private struct Requests {
+    var fences: [Fence] = []
+    var completed: UInt64 = 0
+    var issued: UInt64 = 0
+    var start: Start?
+
+    mutating func takeStart() -> Start? {
+      defer { start = nil }
+      return start
+    }
+  }
+
+  private struct Start {
+    let address: UInt64
+    let privilege: Privilege
+    let argument: UInt64
+  }
+
+  /// A hart in its reset state (Privileged Architecture, 3.4), stopped.
   public init(identifier: Int, addressSpace: AddressSpace, clock: GuestClock, configuration: HartConfiguration) {
-    fatalError()
+    self.identifier = identifier
+    self.addressSpace = addressSpace
+    self.clock = clock
+    self.configuration = configuration
+    memory = addressSpace.memory
+    decoder = Decoder(extensions: configuration.extensions)
+    highestTranslationMode = UInt64((configuration.virtualAddressBits - 39) / 9 + 8)
+    translations = TranslationCache()
+    let bare = translations.context(for: TranslationKey(satp: 0, mode: 3))
+    dataContext = bare
+    fetchContext = bare
+    codePages = CodePages()
+    state = .allocate(capacity: 1)
+    state.initialize(
+      to: HartState(
+        readEntries: bare.pointee.read, writeEntries: bare.pointee.write, fetchEntries: bare.pointee.fetch))
+    x = UnsafeMutableRawPointer(state).advanced(by: MemoryLayout<HartState>.offset(of: \.x)!)
+      .assumingMemoryBound(to: UInt64.self)
+    straddlingSlots = .allocate(capacity: 3)
+    straddlingSlots.initialize(repeating: CodePages.undecoded, count: 3)
+    straddlingSlots[2].auxiliary = SlotKind.pageEnd
+    wakeWord = .allocate(capacity: 1)
+    wakeWord.initialize(to: 0)
+  }
+
+  deinit {
+    translations.deallocate()
+    codePages.deallocate()
+    state.deallocate()
+    straddlingSlots.deallocate()
+    wakeWord.deallocate()
+  }
+
+  /// Puts the hart back into its reset state, stopped; lines from devices stay. Only while it doesn't run.
+  public func reset() {
+    state.pointee = HartState(
+      readEntries: state.pointee.readEntries, writeEntries: state.pointee.writeEntries,
+      fetchEntries: state.pointee.fetchEntries)
+    translations.clearAll()
+    fenceInstructions()
+    hasMemoryProtection = false
+    isBegunAnew = false
+    timeCompare.store(~0, ordering: .relaxed)
+    lines.store(0, ordering: .relaxed)
+    requests.withLock { $0.start = nil }
+    lifecycleState.store(Lifecycle.stopped.rawValue, ordering: .releasing)
+    selectContexts()
   }
 
   // MARK: the hart's own thread, or while it doesn't run
 
   /// An integer register; writes to x0 are ignored.
   public subscript(x register: Int) -> UInt64 {
-    get { fatalError() }
-    set { fatalError() }
+    get { x[register & 31] }
+    set { if register & 31 != 0 { x[register & 31] = newValue } }
+  }
+
+  /// A floating-point register's bits.
+  public subscript(f register: Int) -> UInt64 {
+    get { state.pointee.f[register & 31] }
+    set { state.pointee.f[register & 31] = newValue }
   }
 
   public var pc: UInt64 {
-    get { fatalError() }
-    set { fatalError() }
+    get { state.pointee.pc }
+    set { state.pointee.pc = newValue }
   }
 
   public var privilege: Privilege {
-    get { fatalError() }
-    set { fatalError() }
+    get { state.pointee.privilege }
+    set {
+      state.pointee.privilege = newValue
+      selectContexts()
+    }
   }
 
   /// Number of instructions retired since the machine was new.
-  public var retiredInstructions: UInt64 { fatalError() }
-
-  /// Reads and writes a CSR by number, without a privilege check: for firmware-like set-up, the debugger and tests.
-  /// Nil or false: the hart has no such CSR.
-  public func readCSR(_ number: Int) -> UInt64? { fatalError() }
-  public func writeCSR(_ number: Int, _ value: UInt64) -> Bool { fatalError() }
+  public var retiredInstructions: UInt64 { state.pointee.retired }
 
   /// stimecmp (Sstc), in clock ticks; what SBI set_timer sets. Writing it clears or sets the pending timer interrupt
   /// as the time demands.
   public var supervisorTimeCompare: UInt64 {
-    get { fatalError() }
-    set { fatalError() }
+    get { state.pointee.stimecmp }
+    set {
+      state.pointee.stimecmp = newValue
+      updateTimers()
+    }
   }
 
   /// Where the guest's virtual address lies, as a load in the hart's present mode would see it; nil where it faults.
-  public func physicalAddress(ofVirtual address: UInt64) -> PhysicalAddress? { fatalError() }
-
-  /// The range of physical addresses whose stores are reported to `environment` (HTIF's tohost and fromhost): it must
-  /// lie in one page. Set before the hart runs.
-  public var watchedRange: Range<UInt64>? = nil
+  public func physicalAddress(ofVirtual address: UInt64) -> PhysicalAddress? {
+    physicalAddress(address, size: 1, .load).map { PhysicalAddress($0.physical) }
+  }
 
   // MARK: any thread
 
   /// Drives interrupt-pending bits of mip from outside (CLINT, PLIC, SBI) and wakes the hart from WFI.
-  public func setInterrupt(_ bits: InterruptSet, _ level: Bool) { fatalError() }
+  public func setInterrupt(_ bits: InterruptSet, _ level: Bool) {
+    setLine(bits.rawValue, level)
+    if level { wake() }
+  }
+
+  func setLine(_ bits: UInt64, _ level: Bool) {
+    if level {
+      if lines.load(ordering: .relaxed) & bits != bits { lines.bitwiseOr(bits, ordering: .sequentiallyConsistent) }
+    } else if lines.load(ordering: .relaxed) & bits != 0 {
+      lines.bitwiseAnd(~bits, ordering: .sequentiallyConsistent)
+    }
+  }
 
   /// mtimecmp of the CLINT, in clock ticks: machineTimer is pending while the clock stands at or above it.
   public var machineTimeCompare: UInt64 {
-    get { fatalError() }
-    set { fatalError() }
+    get { timeCompare.load(ordering: .acquiring) }
+    set {
+      timeCompare.store(newValue, ordering: .releasing)
+      setLine(1 << 7, clock.ticks() >= newValue)
+      wake()
+    }
   }
 
-  public var lifecycle: Lifecycle { fatalError() }
+  public var lifecycle: Lifecycle { Lifecycle(rawValue: lifecycleState.load(ordering: .acquiring)) ?? .stopped }
 
   /// Starts a stopped hart at `address` in `privilege` with a0 = its identifier and a1 = `argument`, translation off and
   /// supervisor interrupts disabled (SBI 2.0, 9.1). False when it isn't stopped.
-  public func start(at address: UInt64, privilege: Privilege, argument: UInt64) -> Bool { fatalError() }
+  public func start(at address: UInt64, privilege: Privilege, argument: UInt64) -> Bool {
+    requests.withLock { requests in
+      guard lifecycle == .stopped, requests.start == nil else { return false }
+      requests.start = Start(address: address, privilege: privilege, argument: argument)
+      lifecycleState.store(Lifecycle.started.rawValue, ordering: .releasing)
+      ask(Attention.lifecycle)
+      return true
+    }
+  }
 
   /// What a remote fence asks for (SBI 2.0, chapter 8).
   public enum Fence: Sendable {
@@ -96,32 +233,173 @@ public final class Hart: @unchecked Sendable {
 
   /// Has `targets` execute a fence before their next instruction, and returns when it is certain that they will. Called
   /// on the thread of `self`, which may be among the targets.
-  public func fence(_ kind: Fence, on targets: [Hart]) { fatalError() }
+  public func fence(_ kind: Fence, on targets: [Hart]) {
+    var waiting: [(hart: Hart, ticket: UInt64)] = []
+    for target in targets {
+      if target === self {
+        perform(kind)
+        continue
+      }
+      let ticket = target.requests.withLock { requests in
+        requests.fences.append(kind)
+        requests.issued += 1
+        return requests.issued
+      }
+      target.attention.bitwiseOr(Attention.request, ordering: .sequentiallyConsistent)
+      // A hart that sleeps or is paused looks at its requests before it executes anything.
+      if target.isExecuting.load(ordering: .sequentiallyConsistent) { waiting.append((target, ticket)) }
+    }
+    for (target, ticket) in waiting {
+      while target.isExecuting.load(ordering: .sequentiallyConsistent),
+        target.requests.withLock({ $0.completed }) < ticket
+      {
+        // Two harts may fence each other.
+        performRequests()
+        HostThread.yield()
+      }
+    }
+  }
+
+  private func perform(_ fence: Fence) {
+    switch fence {
+    case .instruction: fenceInstructions()
+    case .addresses(let start, let size, let asid):
+      let pages = size / 4096
+      if size == 0 || pages > 64 || start &+ size < start {
+        fenceTranslations(address: nil, asid: asid)
+      } else {
+        for page in 0...pages { fenceTranslations(address: start &+ page * 4096, asid: asid) }
+      }
+    }
+  }
+
+  private func performRequests() {
+    guard attention.load(ordering: .acquiring) & Attention.request != 0 else { return }
+    attention.bitwiseAnd(~Attention.request, ordering: .sequentiallyConsistent)
+    let (fences, issued) = requests.withLock { requests in
+      defer { requests.fences.removeAll(keepingCapacity: true) }
+      return (requests.fences, requests.issued)
+    }
+    for fence in fences { perform(fence) }
+    requests.withLock { $0.completed = max($0.completed, issued) }
+  }
 
   // MARK: lifecycle, on the hart's own thread (from SBI calls)
 
   /// SBI hart_stop: the hart stands still until `start`.
-  public func stop() { fatalError() }
+  public func stop() {
+    lifecycleState.store(Lifecycle.stopped.rawValue, ordering: .releasing)
+    isBegunAnew = true
+    ask(Attention.lifecycle)
+  }
 
   /// SBI hart_suspend: waits until an enabled interrupt is pending, then goes on after the call (retentive), or begins
   /// anew as `start` would (non-retentive, `resume` given).
-  public func suspend(resume: (address: UInt64, argument: UInt64)?) { fatalError() }
+  public func suspend(resume: (address: UInt64, argument: UInt64)?) {
+    state.pointee.isWaiting = true
+    if let resume {
+      isBegunAnew = true
+      begin(Start(address: resume.address, privilege: .supervisor, argument: resume.argument))
+    }
+    lifecycleState.store(Lifecycle.suspended.rawValue, ordering: .releasing)
+  }
+
+  private func begin(_ start: Start) {
+    state.pointee.pc = start.address
+    state.pointee.privilege = start.privilege
+    state.pointee.satp = 0
+    state.pointee.mstatus &= ~MachineStatus.sie
+    state.pointee.reservedAddress = ~0
+    x[10] = UInt64(identifier)
+    x[11] = start.argument
+    selectContexts()
+  }
 
   // MARK: running
 
+  /// How many instructions run between two looks at timers, interrupts and requests.
+  private static let stretch = 4096
+
   /// Runs guest code on the calling thread until a pause is requested or `limit` more instructions have retired. A
   /// hart that is stopped or waits for an interrupt sleeps in here.
-  public func run(limit: UInt64? = nil) -> Exit { fatalError() }
+  public func run(limit: UInt64? = nil) -> Exit {
+    let end = limit.map { state.pointee.retired &+ $0 }
+    isExecuting.store(true, ordering: .sequentiallyConsistent)
+    defer { isExecuting.store(false, ordering: .sequentiallyConsistent) }
+    while true {
+      if attention.load(ordering: .acquiring) != 0 {
+        performRequests()
+        if attention.load(ordering: .acquiring) & Attention.pause != 0 { return .paused }
+        attention.bitwiseAnd(~Attention.lifecycle, ordering: .sequentiallyConsistent)
+      }
+      if lifecycle == .stopped {
+        sleep(until: nil)
+        continue
+      }
+      if let start = requests.withLock({ $0.takeStart() }) { begin(start) }
+      var budget = Self.stretch
+      if let end {
+        let left = end &- state.pointee.retired
+        if left == 0 || left > UInt64(Int64.max) { return .instructionLimit }
+        budget = Int(min(UInt64(budget), left))
+      }
+      updateTimers()
+      if state.pointee.isWaiting {
+        if pendingInterrupts & state.pointee.mie == 0 {
+          sleep(until: nextTimer())
+          continue
+        }
+        state.pointee.isWaiting = false
+        if lifecycle == .suspended { lifecycleState.store(Lifecycle.started.rawValue, ordering: .releasing) }
+      }
+      takeInterrupt()
+      interpret(budget)
+    }
+  }
+
+  /// The clock's tick at which the next timer interrupt becomes pending; all ones when none will.
+  private func nextTimer() -> UInt64 {
+    var next = ~UInt64(0)
+    if state.pointee.mie & 1 << 7 != 0 { next = min(next, machineTimeCompare) }
+    if hasSupervisorTimer, state.pointee.mie & 1 << 5 != 0 { next = min(next, state.pointee.stimecmp) }
+    return next
+  }
+
+  /// Sleeps until something happens: an interrupt, a request, or the clock reaching `tick`.
+  private func sleep(until tick: UInt64?) {
+    isExecuting.store(false, ordering: .sequentiallyConsistent)
+    defer { isExecuting.store(true, ordering: .sequentiallyConsistent) }
+    let seen = HostThread.load(wakeWord)
+    if attention.load(ordering: .sequentiallyConsistent) != 0 { return }
+    if lifecycle != .stopped, pendingInterrupts & state.pointee.mie != 0 { return }
+    guard let tick, tick != ~0 else { return HostThread.sleep(on: wakeWord, while: seen, nanoseconds: nil) }
+    let now = clock.ticks()
+    if tick <= now { return }
+    let wait = min(tick - now, 10 * GuestClock.frequency) * GuestClock.nanosecondsPerTick
+    HostThread.sleep(on: wakeWord, while: seen, nanoseconds: wait)
+  }
+
+  private func wake() { HostThread.wake(wakeWord, isAsleep: !isExecuting.load(ordering: .sequentiallyConsistent)) }
+
+  private func ask(_ bit: UInt32) {
+    attention.bitwiseOr(bit, ordering: .sequentiallyConsistent)
+    wake()
+  }
 
   /// Makes `run` return `.paused` soon; a later `run` returns at once until `clearPause`. Any thread.
-  public func requestPause() { fatalError() }
-  public func clearPause() { fatalError() }
+  public func requestPause() { ask(Attention.pause) }
+  public func clearPause() { attention.bitwiseAnd(~Attention.pause, ordering: .sequentiallyConsistent) }
 }
 
 /// What the hart implements and which of it is switched on; see `RISCV` for names.
-public struct HartConfiguration: Codable, Hashable, Sendable {
+public struct HartConfiguration: Hashable, Sendable {
   /// The highest translation mode: 39, 48 or 57.
   public var virtualAddressBits: Int
+  /// The instruction set extensions that decode.
+  public var extensions: ExtensionSet
 
-  public init(virtualAddressBits: Int = 57) { self.virtualAddressBits = virtualAddressBits }
+  public init(virtualAddressBits: Int = 57, extensions: ExtensionSet = .yadori) {
+    self.virtualAddressBits = virtualAddressBits
+    self.extensions = extensions
+  }
 }

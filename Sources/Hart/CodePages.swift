@@ -1,0 +1,247 @@
+import Bus
+import Glibc
+import RISCV
+
+/// One decoded instruction, ready to be executed.
+struct Slot {
+  /// `reserved` stands for everything that isn't an instruction; `auxiliary` tells which `SlotKind`.
+  var operation: Operation
+  /// 32 instead of 0 where the destination is an integer register.
+  var rd: UInt8
+  var rs1: UInt8
+  var rs2: UInt8
+  /// Length in slots: 1 for a 16-bit instruction, 2 for a 32-bit one.
+  var length: UInt8
+  /// rs3; for jumps and branches 1 when the target lies in the same page; for `reserved` a `SlotKind`.
+  var auxiliary: UInt8
+  /// The static rounding mode, 7 for the dynamic one. (Only floating point needs it.)
+  var roundingMode: UInt8
+  /// For a branch within the page: the distance in slots. For `reserved`: the instruction's bits.
+  var immediate: Int64
+}
+
+/// What a slot without an instruction means.
+enum SlotKind {
+  static let undecoded: UInt8 = 0
+  static let illegal: UInt8 = 1
+  static let pageEnd: UInt8 = 2
+  /// The first half of an instruction whose second half lies in the next page.
+  static let straddling: UInt8 = 3
+}
+
+/// The decoded instructions of one physical page, a slot for every half-word, filled as they are reached.
+///
+/// `source` holds the bytes that were decoded. RISC-V promises nothing about code changes before FENCE.I, so the page
+/// is compared with its source only at its first use after one.
+struct CodePage {
+  static let slotCount = 2048
+  var physical: UInt64
+  /// The hart's fence count at which the page agreed with memory.
+  var epoch: UInt64
+  /// `slotCount` slots and the mark of the page's end.
+  let slots: UnsafeMutablePointer<Slot>
+  let source: UnsafeMutableRawPointer
+}
+
+/// A hart's decoded pages: a fixed number of places, found by physical page number, the oldest replaced first.
+struct CodePages {
+  static let capacity = 1024
+  private static let bucketCount = 4096
+  private let pages: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>>
+  private var count = 0
+  private var nextVictim = 0
+  /// Open addressing; nil: empty.
+  private let buckets: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>?>
+
+  static let undecoded = Slot(
+    operation: .reserved, rd: 32, rs1: 0, rs2: 0, length: 1, auxiliary: SlotKind.undecoded, roundingMode: 0, immediate: 0)
+
+  init() {
+    pages = .allocate(capacity: Self.capacity)
+    buckets = .allocate(capacity: Self.bucketCount)
+    buckets.initialize(repeating: nil, count: Self.bucketCount)
+  }
+
+  func deallocate() {
+    for index in 0..<count {
+      pages[index].pointee.slots.deallocate()
+      pages[index].pointee.source.deallocate()
+      pages[index].deallocate()
+    }
+    pages.deallocate()
+    buckets.deallocate()
+  }
+
+  private func bucket(of physical: UInt64) -> Int {
+    Int(truncatingIfNeeded: (physical >> 12 &* 0x9E37_79B9_7F4A_7C15) >> 52)
+  }
+
+  func find(_ physical: UInt64) -> UnsafeMutablePointer<CodePage>? {
+    var bucket = bucket(of: physical)
+    while let page = buckets[bucket] {
+      if page.pointee.physical == physical { return page }
+      bucket = (bucket + 1) & (Self.bucketCount - 1)
+    }
+    return nil
+  }
+
+  /// A page for `physical`, which has none, emptied. Whoever holds fetch translations forgets them when `replaced`.
+  mutating func insert(_ physical: UInt64) -> (page: UnsafeMutablePointer<CodePage>, replaced: Bool) {
+    let page: UnsafeMutablePointer<CodePage>
+    let replaced = count == Self.capacity
+    if replaced {
+      page = pages[nextVictim]
+      nextVictim = (nextVictim + 1) % Self.capacity
+      page.pointee.physical = physical
+      rebuildBuckets()
+    } else {
+      let slots = UnsafeMutablePointer<Slot>.allocate(capacity: CodePage.slotCount + 1)
+      page = .allocate(capacity: 1)
+      page.initialize(
+        to: CodePage(
+          physical: physical, epoch: 0, slots: slots, source: .allocate(byteCount: 4096, alignment: 8)))
+      (slots + CodePage.slotCount).initialize(to: Self.undecoded)
+      slots[CodePage.slotCount].auxiliary = SlotKind.pageEnd
+      pages[count] = page
+      count += 1
+      place(page)
+    }
+    Self.empty(page)
+    return (page, replaced)
+  }
+
+  static func empty(_ page: UnsafeMutablePointer<CodePage>) {
+    page.pointee.slots.update(repeating: undecoded, count: CodePage.slotCount)
+  }
+
+  private func place(_ page: UnsafeMutablePointer<CodePage>) {
+    var bucket = bucket(of: page.pointee.physical)
+    while buckets[bucket] != nil { bucket = (bucket + 1) & (Self.bucketCount - 1) }
+    buckets[bucket] = page
+  }
+
+  private func rebuildBuckets() {
+    buckets.update(repeating: nil, count: Self.bucketCount)
+    for index in 0..<count { place(pages[index]) }
+  }
+}
+
+extension Hart {
+  /// Finds the decoded page for the instruction at `pc` and remembers it. Nil: a trap was raised.
+  @inline(never)
+  func fetchPage(_ pc: UInt64) -> UnsafeMutablePointer<CodePage>? {
+    guard let translation = physicalAddress(pc, size: 2, .fetch) else { return nil }
+    let physical = translation.physical & TranslationCache.pageMask
+    guard let page = codePage(physical) else {
+      raise(TrapCause.instructionAccessFault, pc)
+      return nil
+    }
+    if isUniformlyProtected(page: physical) {
+      let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.indexMask)
+      entry.pointee = FetchEntry(tag: pc >> 12, page: page)
+      if translation.shift > 12, translation.shift < 63 {
+        TranslationCache.noteLargePage(fetchContext, address: pc, shift: translation.shift)
+      }
+    }
+    return page
+  }
+
+  private func codePage(_ physical: UInt64) -> UnsafeMutablePointer<CodePage>? {
+    if let page = codePages.find(physical) {
+      if page.pointee.epoch != codeEpoch {
+        guard refresh(page) else { return nil }
+      }
+      return page
+    }
+    let (page, replaced) = codePages.insert(physical)
+    if replaced { translations.clearFetch() }
+    // A page that can't be read gets bytes that never agree, so that it's looked at again.
+    page.pointee.epoch = codeEpoch &- 1
+    guard let bytes = memory.bytes(at: PhysicalAddress(physical), count: 4096) else {
+      return refresh(page) ? page : nil
+    }
+    page.pointee.source.copyMemory(from: bytes.baseAddress!, byteCount: 4096)
+    page.pointee.epoch = codeEpoch
+    return page
+  }
+
+  /// Compares a page with memory, and empties it when they differ. False: nothing answers at its address.
+  private func refresh(_ page: UnsafeMutablePointer<CodePage>) -> Bool {
+    let physical = PhysicalAddress(page.pointee.physical)
+    if let bytes = memory.bytes(at: physical, count: 4096) {
+      if memcmp(bytes.baseAddress!, page.pointee.source, 4096) != 0 {
+        page.pointee.source.copyMemory(from: bytes.baseAddress!, byteCount: 4096)
+        CodePages.empty(page)
+      }
+    } else {
+      // Code outside RAM (reset ROM, flash): read through the bus, and never taken for unchanged.
+      for offset in stride(from: 0, to: 4096, by: 4) {
+        guard let word = addressSpace.read(physical + UInt64(offset), width: 4) else {
+          if offset == 0 { return false }
+          page.pointee.source.storeBytes(of: 0, toByteOffset: offset, as: UInt32.self)
+          continue
+        }
+        page.pointee.source.storeBytes(of: UInt32(truncatingIfNeeded: word), toByteOffset: offset, as: UInt32.self)
+      }
+      CodePages.empty(page)
+    }
+    page.pointee.epoch = codeEpoch
+    return true
+  }
+
+  /// Decodes the instruction that begins at slot `index` of `page`.
+  @inline(never)
+  func decode(_ page: UnsafeMutablePointer<CodePage>, _ index: Int) {
+    let half = page.pointee.source.loadUnaligned(fromByteOffset: index * 2, as: UInt16.self)
+    let slot = page.pointee.slots + index
+    if half & 3 == 3 {
+      if index == CodePage.slotCount - 1 {
+        slot.pointee.auxiliary = SlotKind.straddling
+        return
+      }
+      let bits = page.pointee.source.loadUnaligned(fromByteOffset: index * 2, as: UInt32.self)
+      slot.pointee = makeSlot(decoder.decode(bits), offset: Int64(index * 2))
+    } else {
+      slot.pointee = makeSlot(decoder.decode(UInt32(half)), offset: Int64(index * 2))
+    }
+  }
+
+  /// Fills the two-slot page that stands for an instruction across a page border. False: a trap was raised.
+  func decodeStraddling(_ pc: UInt64, _ firstHalf: UInt16) -> Bool {
+    guard let translation = physicalAddress(pc &+ 2, size: 2, .fetch) else { return false }
+    guard let half = addressSpace.read(PhysicalAddress(translation.physical), width: 2) else {
+      raise(TrapCause.instructionAccessFault, pc &+ 2)
+      return false
+    }
+    let bits = UInt32(firstHalf) | UInt32(truncatingIfNeeded: half) << 16
+    // Offset beyond the page, so that no branch takes its target for one in the same page.
+    straddlingSlots[0] = makeSlot(decoder.decode(bits), offset: 1 << 20)
+    return true
+  }
+
+  private func makeSlot(_ instruction: Instruction, offset: Int64) -> Slot {
+    var slot = Slot(
+      operation: instruction.operation, rd: instruction.rd, rs1: instruction.rs1, rs2: instruction.rs2,
+      length: instruction.length / 2, auxiliary: instruction.rs3, roundingMode: instruction.roundingMode,
+      immediate: instruction.immediate)
+    switch instruction.operation {
+    case .reserved:
+      slot.auxiliary = SlotKind.illegal
+      slot.immediate = Int64(instruction.bits)
+    case .beq, .bne, .blt, .bge, .bltu, .bgeu, .jal:
+      let target = offset &+ instruction.immediate
+      slot.auxiliary = 0
+      if target >= 0, target < 4096 {
+        slot.auxiliary = 1
+        slot.immediate = instruction.immediate / 2
+      }
+      if slot.rd == 0 { slot.rd = 32 }
+    case .csrrw, .csrrs, .csrrc, .csrrwi, .csrrsi, .csrrci:
+      // x0 as source means "no write" and as destination "no read": the handler sees the real numbers.
+      break
+    default:
+      if slot.rd == 0, !instruction.operation.effects.contains(.writesFloatingPoint) { slot.rd = 32 }
+    }
+    return slot
+  }
+}

@@ -1,0 +1,119 @@
+import Bus
+import Synchronization
+
+/// The architectural state of a hart and the few words that the run loop keeps beside it: plain integers in one block of
+/// memory, reached through one pointer (and, from generated code, through one host register).
+struct HartState {
+  /// x0...x31, then a place that takes the writes to x0: the decoder renames a destination of x0 to 32.
+  var x = InlineArray<33, UInt64>(repeating: 0)
+  /// f0...f31. A single-precision value is NaN-boxed in the low half.
+  var f = InlineArray<32, UInt64>(repeating: 0)
+  var pc: UInt64 = 0
+  var privilege = Privilege.machine
+  /// fflags and frm of fcsr.
+  var floatingPointFlags: UInt8 = 0
+  var floatingPointRounding: UInt8 = 0
+
+  /// Translation caches of the present contexts; see `TranslationCache`.
+  var readEntries: UnsafeMutablePointer<TranslationEntry>
+  var writeEntries: UnsafeMutablePointer<TranslationEntry>
+  var fetchEntries: UnsafeMutablePointer<FetchEntry>
+
+  /// Instructions retired since the machine was new.
+  var retired: UInt64 = 0
+
+  /// The exception that a slow path has just found; see `Hart.raise`.
+  var trapCause: UInt64 = 0
+  var trapValue: UInt64 = 0
+
+  // LR/SC: the reserved physical address (all ones: none), the value LR saw and the width in bytes.
+  var reservedAddress: UInt64 = ~0
+  var reservedValue: UInt64 = 0
+  var reservedWidth: UInt64 = 0
+
+  var mstatus: UInt64 = MachineStatus.fixed
+  var medeleg: UInt64 = 0
+  var mideleg: UInt64 = 0
+  var mie: UInt64 = 0
+  var mtvec: UInt64 = 0
+  var mcounteren: UInt64 = 0
+  var mcountinhibit: UInt64 = 0
+  var mscratch: UInt64 = 0
+  var mepc: UInt64 = 0
+  var mcause: UInt64 = 0
+  var mtval: UInt64 = 0
+  var menvcfg: UInt64 = 0
+  var stvec: UInt64 = 0
+  var scounteren: UInt64 = 0
+  var sscratch: UInt64 = 0
+  var sepc: UInt64 = 0
+  var scause: UInt64 = 0
+  var stval: UInt64 = 0
+  var senvcfg: UInt64 = 0
+  var satp: UInt64 = 0
+  var stimecmp: UInt64 = ~0
+  /// The part of mip.SEIP that M-mode software sets; the interrupt controller's line is kept apart (3.1.9).
+  var softwareExternal: UInt64 = 0
+  /// mcycle and minstret minus `retired`.
+  var cycleOffset: UInt64 = 0
+  var instretOffset: UInt64 = 0
+  var pmpcfg = InlineArray<16, UInt8>(repeating: 0)
+  var pmpaddr = InlineArray<16, UInt64>(repeating: 0)
+  /// WFI was executed and nothing has woken the hart since.
+  var isWaiting = false
+}
+
+/// Bits of mstatus and sstatus (Privileged Architecture, 3.1.6).
+enum MachineStatus {
+  static let sie: UInt64 = 1 << 1
+  static let mie: UInt64 = 1 << 3
+  static let spie: UInt64 = 1 << 5
+  static let mpie: UInt64 = 1 << 7
+  static let spp: UInt64 = 1 << 8
+  static let mppShift: UInt64 = 11
+  static let mpp: UInt64 = 3 << 11
+  static let fs: UInt64 = 3 << 13
+  static let mprv: UInt64 = 1 << 17
+  static let sum: UInt64 = 1 << 18
+  static let mxr: UInt64 = 1 << 19
+  static let tvm: UInt64 = 1 << 20
+  static let tw: UInt64 = 1 << 21
+  static let tsr: UInt64 = 1 << 22
+  static let sd: UInt64 = 1 << 63
+  /// UXL = SXL = 64 bits.
+  static let fixed: UInt64 = 2 << 32 | 2 << 34
+  static let writable = sie | mie | spie | mpie | spp | mpp | fs | mprv | sum | mxr | tvm | tw | tsr
+  static let supervisorVisible = sie | spie | spp | fs | sum | mxr | 3 << 32 | sd
+  static let supervisorWritable = sie | spie | spp | fs | sum | mxr
+}
+
+/// Exception codes (Privileged Architecture, table 14). Interrupts have the top bit set.
+enum TrapCause {
+  static let instructionAddressMisaligned: UInt64 = 0
+  static let instructionAccessFault: UInt64 = 1
+  static let illegalInstruction: UInt64 = 2
+  static let breakpoint: UInt64 = 3
+  static let loadAddressMisaligned: UInt64 = 4
+  static let loadAccessFault: UInt64 = 5
+  static let storeAddressMisaligned: UInt64 = 6
+  static let storeAccessFault: UInt64 = 7
+  static let environmentCallFromUser: UInt64 = 8
+  static let environmentCallFromSupervisor: UInt64 = 9
+  static let environmentCallFromMachine: UInt64 = 11
+  static let instructionPageFault: UInt64 = 12
+  static let loadPageFault: UInt64 = 13
+  static let storePageFault: UInt64 = 15
+  static let interrupt: UInt64 = 1 << 63
+}
+
+/// Bits of menvcfg and senvcfg (Privileged Architecture, 3.1.18).
+enum EnvironmentConfiguration {
+  static let fenceOfIO: UInt64 = 1 << 0
+  static let cacheBlockInvalidate: UInt64 = 3 << 4
+  static let cacheBlockClean: UInt64 = 1 << 6
+  static let cacheBlockZero: UInt64 = 1 << 7
+  static let pageBasedMemoryTypes: UInt64 = 1 << 62
+  static let supervisorTimer: UInt64 = 1 << 63
+  static let supervisorWritable = fenceOfIO | cacheBlockInvalidate | cacheBlockClean | cacheBlockZero
+  static let machineWritable = supervisorWritable | pageBasedMemoryTypes | supervisorTimer
+}

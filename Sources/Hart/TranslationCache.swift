@@ -1,0 +1,161 @@
+/// One remembered data translation. It matches an access when `tag` equals the address with its offset in the page
+/// cleared, except for the bits that natural alignment wants zero: a misaligned access never matches.
+struct TranslationEntry {
+  var tag: UInt64
+  /// Added to the virtual address gives the host address.
+  var addend: UInt64
+}
+
+/// One remembered fetch translation.
+struct FetchEntry {
+  /// The virtual page number.
+  var tag: UInt64
+  var page: UnsafeMutablePointer<CodePage>?
+}
+
+/// What a set of remembered translations depends on.
+struct TranslationKey: Equatable {
+  /// satp, or 0 where translation is off.
+  var satp: UInt64
+  /// Effective privilege in bits 0-1, SUM in bit 2, MXR in bit 3.
+  var mode: UInt64
+
+  var asid: UInt64 { satp >> 44 & 0xFFFF }
+}
+
+/// Remembered translations of several contexts (address space, privilege, SUM, MXR), so that a switch between them
+/// forgets nothing. Entries are 4 KiB each, whatever the size of the guest's page.
+struct TranslationCache {
+  static let entryCount = 256
+  static let indexMask: UInt64 = 255
+  static let pageMask: UInt64 = ~0xFFF
+  private static let invalid = TranslationEntry(tag: ~0, addend: 0)
+
+  struct Context {
+    var key: TranslationKey
+    var lastUse: UInt64
+    var isValid: Bool
+    /// The region that guest pages above 4 KiB came from, by address half: a fence of one address in it clears all,
+    /// for such a page stands in many entries. `mask` 0: none.
+    var largeLow: (base: UInt64, mask: UInt64)
+    var largeHigh: (base: UInt64, mask: UInt64)
+    let read: UnsafeMutablePointer<TranslationEntry>
+    let write: UnsafeMutablePointer<TranslationEntry>
+    let fetch: UnsafeMutablePointer<FetchEntry>
+  }
+
+  static let contextCount = 8
+  private let contexts: UnsafeMutablePointer<Context>
+  private var useCounter: UInt64 = 0
+
+  init() {
+    contexts = .allocate(capacity: Self.contextCount)
+    for index in 0..<Self.contextCount {
+      let read = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.entryCount)
+      let write = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.entryCount)
+      let fetch = UnsafeMutablePointer<FetchEntry>.allocate(capacity: Self.entryCount)
+      read.initialize(repeating: Self.invalid, count: Self.entryCount)
+      write.initialize(repeating: Self.invalid, count: Self.entryCount)
+      fetch.initialize(repeating: FetchEntry(tag: ~0, page: nil), count: Self.entryCount)
+      (contexts + index).initialize(
+        to: Context(
+          key: TranslationKey(satp: 0, mode: ~0), lastUse: 0, isValid: false, largeLow: (0, 0), largeHigh: (0, 0),
+          read: read, write: write, fetch: fetch))
+    }
+  }
+
+  func deallocate() {
+    for index in 0..<Self.contextCount {
+      contexts[index].read.deallocate()
+      contexts[index].write.deallocate()
+      contexts[index].fetch.deallocate()
+    }
+    contexts.deallocate()
+  }
+
+  /// The context for `key`: the one that has it, or the one unused for longest, emptied.
+  mutating func context(for key: TranslationKey) -> UnsafeMutablePointer<Context> {
+    useCounter &+= 1
+    var oldest = contexts
+    for index in 0..<Self.contextCount {
+      let context = contexts + index
+      if context.pointee.isValid, context.pointee.key == key {
+        context.pointee.lastUse = useCounter
+        return context
+      }
+      if context.pointee.lastUse < oldest.pointee.lastUse { oldest = context }
+    }
+    clear(oldest)
+    oldest.pointee.key = key
+    oldest.pointee.isValid = true
+    oldest.pointee.lastUse = useCounter
+    return oldest
+  }
+
+  mutating func touch(_ context: UnsafeMutablePointer<Context>) {
+    useCounter &+= 1
+    context.pointee.lastUse = useCounter
+  }
+
+  private func clear(_ context: UnsafeMutablePointer<Context>) {
+    context.pointee.read.update(repeating: Self.invalid, count: Self.entryCount)
+    context.pointee.write.update(repeating: Self.invalid, count: Self.entryCount)
+    context.pointee.fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.entryCount)
+    context.pointee.largeLow = (0, 0)
+    context.pointee.largeHigh = (0, 0)
+  }
+
+  /// Forgets everything, or everything of one address space (translations of bare contexts stay then).
+  func clearAll(asid: UInt64? = nil) {
+    for index in 0..<Self.contextCount where contexts[index].isValid {
+      let key = contexts[index].key
+      if let asid, key.satp == 0 || key.asid != asid { continue }
+      clear(contexts + index)
+    }
+  }
+
+  /// Forgets the fetch translations of all contexts (FENCE.I: the code behind them must be looked at again).
+  func clearFetch() {
+    for index in 0..<Self.contextCount where contexts[index].isValid {
+      contexts[index].fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.entryCount)
+    }
+  }
+
+  /// Forgets what stands for the page of `address`, in one address space or in all.
+  func clearPage(containing address: UInt64, asid: UInt64?) {
+    for index in 0..<Self.contextCount where contexts[index].isValid {
+      let context = contexts + index
+      let key = context.pointee.key
+      if key.satp == 0 { continue }
+      if let asid, key.asid != asid { continue }
+      let large = Int64(bitPattern: address) < 0 ? context.pointee.largeHigh : context.pointee.largeLow
+      if large.mask != 0, address & large.mask == large.base {
+        clear(context)
+        continue
+      }
+      let slot = Int(address >> 12 & Self.indexMask)
+      let tag = address & Self.pageMask
+      if context.pointee.read[slot].tag == tag { context.pointee.read[slot] = Self.invalid }
+      if context.pointee.write[slot].tag == tag { context.pointee.write[slot] = Self.invalid }
+      if context.pointee.fetch[slot].tag == address >> 12 { context.pointee.fetch[slot].tag = ~0 }
+    }
+  }
+
+  /// Notes that `context` holds translations out of a guest page of 2^`shift` bytes.
+  static func noteLargePage(_ context: UnsafeMutablePointer<Context>, address: UInt64, shift: UInt64) {
+    let mask = ~UInt64(0) << shift
+    func widen(_ region: (base: UInt64, mask: UInt64)) -> (base: UInt64, mask: UInt64) {
+      guard region.mask != 0 else { return (address & mask, mask) }
+      var wide = region.mask & mask
+      while (region.base ^ address) & wide != 0 { wide <<= 1 }
+      // A mask of all of one half still has its top bit, which is what tells the halves apart.
+      if wide == 0 { wide = 1 << 63 }
+      return (region.base & wide, wide)
+    }
+    if Int64(bitPattern: address) < 0 {
+      context.pointee.largeHigh = widen(context.pointee.largeHigh)
+    } else {
+      context.pointee.largeLow = widen(context.pointee.largeLow)
+    }
+  }
+}

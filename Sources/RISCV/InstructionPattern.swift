@@ -1,0 +1,56 @@
+/// A row of the instruction table: an encoding and all that is known of it. Decoder, encoder, disassembler and lists are
+/// made from these rows; a new extension is a file of rows in `Table/` and its operations.
+package struct InstructionPattern: Sendable {
+  package let operation: Operation
+  package let mnemonic: String
+  package let format: Format
+  /// The bits of `mask` that an encoding must have.
+  package let match: UInt32
+  package let mask: UInt32
+  /// At least one of these bits must be set, unless 0: a field for which zero is reserved.
+  package let nonZero: UInt32
+  /// All of these are needed.
+  package let extensions: ExtensionSet
+  package let effects: Effects
+
+  package init(
+    _ operation: Operation, _ mnemonic: String, _ format: Format, _ match: UInt32, _ mask: UInt32,
+    _ extensions: ExtensionSet, _ effects: Effects, nonZero: UInt32 = 0
+  ) {
+    self.operation = operation
+    self.mnemonic = mnemonic
+    self.format = format
+    self.match = match
+    self.mask = mask
+    self.nonZero = nonZero
+    self.extensions = extensions
+    self.effects = effects
+  }
+
+  /// In bytes.
+  package var length: Int { match & 3 == 3 ? 4 : 2 }
+
+  /// Whether `bits` is an encoding of this row, reserved values of fields aside.
+  package func covers(_ bits: UInt32) -> Bool { bits & mask == match }
+
+  /// Every row. Where the encodings of two rows overlap, the one with more bits in its mask is meant.
+  package static let all: [InstructionPattern] = [
+    baseRows, systemRows, multiplyDivideRows, atomicRows, singlePrecisionRows, doublePrecisionRows,
+    bitManipulationRows, cacheBlockRows, compressedRows,
+  ].flatMap { $0 }
+
+  /// The 32-bit row of each operation, by raw value; nil for `reserved`.
+  package static let byOperation: [InstructionPattern?] = {
+    var rows = [InstructionPattern?](repeating: nil, count: Operation.allCases.count)
+    for row in all where row.length == 4 { rows[Int(row.operation.rawValue)] = row }
+    return rows
+  }()
+}
+
+extension Operation {
+  package var pattern: InstructionPattern? { InstructionPattern.byOperation[Int(rawValue)] }
+
+  /// The mnemonic of the 32-bit encoding; nil for `reserved`.
+  public var mnemonic: String? { pattern?.mnemonic }
+  public var effects: Effects { pattern?.effects ?? [.mayTrap, .endsBlock] }
+}

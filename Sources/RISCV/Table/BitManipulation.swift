@@ -1,0 +1,55 @@
+// Bit manipulation (Zba, Zbb, Zbc, Zbs) and conditional operations (Zicond).
+extension InstructionPattern {
+  static let bitManipulationRows: [InstructionPattern] = [
+    // Zba
+    .init(.add_uw, "add.uw", .r, 0x0800_003b, 0xfe00_707f, .zba, .writesInteger),
+    .init(.sh1add, "sh1add", .r, 0x2000_2033, 0xfe00_707f, .zba, .writesInteger),
+    .init(.sh2add, "sh2add", .r, 0x2000_4033, 0xfe00_707f, .zba, .writesInteger),
+    .init(.sh3add, "sh3add", .r, 0x2000_6033, 0xfe00_707f, .zba, .writesInteger),
+    .init(.sh1add_uw, "sh1add.uw", .r, 0x2000_203b, 0xfe00_707f, .zba, .writesInteger),
+    .init(.sh2add_uw, "sh2add.uw", .r, 0x2000_403b, 0xfe00_707f, .zba, .writesInteger),
+    .init(.sh3add_uw, "sh3add.uw", .r, 0x2000_603b, 0xfe00_707f, .zba, .writesInteger),
+    .init(.slli_uw, "slli.uw", .shift6, 0x0800_101b, 0xfc00_707f, .zba, .writesInteger),
+    // Zbb
+    .init(.andn, "andn", .r, 0x4000_7033, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.orn, "orn", .r, 0x4000_6033, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.xnor, "xnor", .r, 0x4000_4033, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.clz, "clz", .rUnary, 0x6000_1013, 0xfff0_707f, .zbb, .writesInteger),
+    .init(.ctz, "ctz", .rUnary, 0x6010_1013, 0xfff0_707f, .zbb, .writesInteger),
+    .init(.cpop, "cpop", .rUnary, 0x6020_1013, 0xfff0_707f, .zbb, .writesInteger),
+    .init(.clzw, "clzw", .rUnary, 0x6000_101b, 0xfff0_707f, .zbb, .writesInteger),
+    .init(.ctzw, "ctzw", .rUnary, 0x6010_101b, 0xfff0_707f, .zbb, .writesInteger),
+    .init(.cpopw, "cpopw", .rUnary, 0x6020_101b, 0xfff0_707f, .zbb, .writesInteger),
+    .init(.min, "min", .r, 0x0a00_4033, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.minu, "minu", .r, 0x0a00_5033, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.max, "max", .r, 0x0a00_6033, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.maxu, "maxu", .r, 0x0a00_7033, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.sext_b, "sext.b", .rUnary, 0x6040_1013, 0xfff0_707f, .zbb, .writesInteger),
+    .init(.sext_h, "sext.h", .rUnary, 0x6050_1013, 0xfff0_707f, .zbb, .writesInteger),
+    .init(.zext_h, "zext.h", .rUnary, 0x0800_403b, 0xfff0_707f, .zbb, .writesInteger),
+    .init(.rol, "rol", .r, 0x6000_1033, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.ror, "ror", .r, 0x6000_5033, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.rori, "rori", .shift6, 0x6000_5013, 0xfc00_707f, .zbb, .writesInteger),
+    .init(.rolw, "rolw", .r, 0x6000_103b, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.rorw, "rorw", .r, 0x6000_503b, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.roriw, "roriw", .shift5, 0x6000_501b, 0xfe00_707f, .zbb, .writesInteger),
+    .init(.orc_b, "orc.b", .rUnary, 0x2870_5013, 0xfff0_707f, .zbb, .writesInteger),
+    .init(.rev8, "rev8", .rUnary, 0x6b80_5013, 0xfff0_707f, .zbb, .writesInteger),
+    // Zbc
+    .init(.clmul, "clmul", .r, 0x0a00_1033, 0xfe00_707f, .zbc, .writesInteger),
+    .init(.clmulh, "clmulh", .r, 0x0a00_3033, 0xfe00_707f, .zbc, .writesInteger),
+    .init(.clmulr, "clmulr", .r, 0x0a00_2033, 0xfe00_707f, .zbc, .writesInteger),
+    // Zbs
+    .init(.bclr, "bclr", .r, 0x4800_1033, 0xfe00_707f, .zbs, .writesInteger),
+    .init(.bclri, "bclri", .shift6, 0x4800_1013, 0xfc00_707f, .zbs, .writesInteger),
+    .init(.bext, "bext", .r, 0x4800_5033, 0xfe00_707f, .zbs, .writesInteger),
+    .init(.bexti, "bexti", .shift6, 0x4800_5013, 0xfc00_707f, .zbs, .writesInteger),
+    .init(.binv, "binv", .r, 0x6800_1033, 0xfe00_707f, .zbs, .writesInteger),
+    .init(.binvi, "binvi", .shift6, 0x6800_1013, 0xfc00_707f, .zbs, .writesInteger),
+    .init(.bset, "bset", .r, 0x2800_1033, 0xfe00_707f, .zbs, .writesInteger),
+    .init(.bseti, "bseti", .shift6, 0x2800_1013, 0xfc00_707f, .zbs, .writesInteger),
+    // Zicond
+    .init(.czero_eqz, "czero.eqz", .r, 0x0e00_5033, 0xfe00_707f, .zicond, .writesInteger),
+    .init(.czero_nez, "czero.nez", .r, 0x0e00_7033, 0xfe00_707f, .zicond, .writesInteger),
+  ]
+}

@@ -1,0 +1,46 @@
+// C: 16-bit encodings, each with the operation that it expands to. HINTs are rows like any other.
+extension InstructionPattern {
+  static let compressedRows: [InstructionPattern] = [
+    // Quadrant 0
+    .init(.addi, "c.addi4spn", .cAddi4spn, 0x0000, 0xe003, .c, .writesInteger, nonZero: 0x1fe0),
+    .init(.fld, "c.fld", .cFloatLoadDouble, 0x2000, 0xe003, [.c, .d], .floatLoad),
+    .init(.lw, "c.lw", .cLoadWord, 0x4000, 0xe003, .c, .load),
+    .init(.ld, "c.ld", .cLoadDouble, 0x6000, 0xe003, .c, .load),
+    .init(.fsd, "c.fsd", .cFloatStoreDouble, 0xa000, 0xe003, [.c, .d], .floatStore),
+    .init(.sw, "c.sw", .cStoreWord, 0xc000, 0xe003, .c, .store),
+    .init(.sd, "c.sd", .cStoreDouble, 0xe000, 0xe003, .c, .store),
+    // Quadrant 1
+    .init(.addi, "c.nop", .none, 0x0001, 0xffff, .c, []),
+    .init(.addi, "c.nop", .cNopHint, 0x0001, 0xef83, .c, []),
+    .init(.addi, "c.addi", .cAddi, 0x0001, 0xe003, .c, .writesInteger),
+    .init(.addiw, "c.addiw", .cAddi, 0x2001, 0xe003, .c, .writesInteger, nonZero: 0x0f80),
+    .init(.addi, "c.li", .cLi, 0x4001, 0xe003, .c, .writesInteger),
+    .init(.addi, "c.addi16sp", .cAddi16sp, 0x6101, 0xef83, .c, .writesInteger, nonZero: 0x107c),
+    .init(.lui, "c.lui", .cLui, 0x6001, 0xe003, .c, .writesInteger, nonZero: 0x107c),
+    .init(.srli, "c.srli", .cShift, 0x8001, 0xec03, .c, .writesInteger),
+    .init(.srai, "c.srai", .cShift, 0x8401, 0xec03, .c, .writesInteger),
+    .init(.andi, "c.andi", .cAndi, 0x8801, 0xec03, .c, .writesInteger),
+    .init(.sub, "c.sub", .cArithmetic, 0x8c01, 0xfc63, .c, .writesInteger),
+    .init(.xor, "c.xor", .cArithmetic, 0x8c21, 0xfc63, .c, .writesInteger),
+    .init(.or, "c.or", .cArithmetic, 0x8c41, 0xfc63, .c, .writesInteger),
+    .init(.and, "c.and", .cArithmetic, 0x8c61, 0xfc63, .c, .writesInteger),
+    .init(.subw, "c.subw", .cArithmetic, 0x9c01, 0xfc63, .c, .writesInteger),
+    .init(.addw, "c.addw", .cArithmetic, 0x9c21, 0xfc63, .c, .writesInteger),
+    .init(.jal, "c.j", .cJump, 0xa001, 0xe003, .c, .jump),
+    .init(.beq, "c.beqz", .cBranch, 0xc001, 0xe003, .c, .branch),
+    .init(.bne, "c.bnez", .cBranch, 0xe001, 0xe003, .c, .branch),
+    // Quadrant 2
+    .init(.slli, "c.slli", .cSlli, 0x0002, 0xe003, .c, .writesInteger),
+    .init(.fld, "c.fldsp", .cFloatLoadDoubleStack, 0x2002, 0xe003, [.c, .d], .floatLoad),
+    .init(.lw, "c.lwsp", .cLoadWordStack, 0x4002, 0xe003, .c, .load, nonZero: 0x0f80),
+    .init(.ld, "c.ldsp", .cLoadDoubleStack, 0x6002, 0xe003, .c, .load, nonZero: 0x0f80),
+    .init(.jalr, "c.jr", .cJumpRegister, 0x8002, 0xf07f, .c, .jump, nonZero: 0x0f80),
+    .init(.add, "c.mv", .cMove, 0x8002, 0xf003, .c, .writesInteger),
+    .init(.ebreak, "c.ebreak", .none, 0x9002, 0xffff, .c, .alwaysTraps),
+    .init(.jalr, "c.jalr", .cJumpRegisterLink, 0x9002, 0xf07f, .c, .jumpAndLink),
+    .init(.add, "c.add", .cAdd, 0x9002, 0xf003, .c, .writesInteger),
+    .init(.fsd, "c.fsdsp", .cFloatStoreDoubleStack, 0xa002, 0xe003, [.c, .d], .floatStore),
+    .init(.sw, "c.swsp", .cStoreWordStack, 0xc002, 0xe003, .c, .store),
+    .init(.sd, "c.sdsp", .cStoreDoubleStack, 0xe002, 0xe003, .c, .store),
+  ]
+}
