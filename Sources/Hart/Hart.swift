@@ -315,6 +315,21 @@ public final class Hart: @unchecked Sendable {
     selectContexts()
   }
 
+  // MARK: saved state
+
+  /// Lets a start that was asked for, and not yet seen by the run loop, take effect.
+  func applyPendingStart() {
+    if let start = requests.withLock({ $0.takeStart() }) { begin(start) }
+  }
+
+  var interruptLines: UInt64 { lines.load(ordering: .acquiring) }
+
+  func restoreWires(lines: UInt64, timeCompare: UInt64, lifecycle: Lifecycle) {
+    self.lines.store(lines, ordering: .releasing)
+    self.timeCompare.store(timeCompare, ordering: .releasing)
+    lifecycleState.store(lifecycle.rawValue, ordering: .releasing)
+  }
+
   // MARK: running
 
   /// How many instructions run between two looks at timers, interrupts and requests.
@@ -336,7 +351,7 @@ public final class Hart: @unchecked Sendable {
         sleep(until: nil)
         continue
       }
-      if let start = requests.withLock({ $0.takeStart() }) { begin(start) }
+      applyPendingStart()
       var budget = Self.stretch
       if let end {
         let left = end &- state.pointee.retired

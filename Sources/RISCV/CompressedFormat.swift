@@ -32,6 +32,7 @@ extension Format {
   static let cLi = Format([.rd, .immediate], rd: full, rs1: zero, .ci)
   static let cLui = Format([.rd, .upperImmediate], rd: full, .ciUpper)
   static let cSlli = Format([.rd, .immediate], rd: full, rs1: full, .ciShift)
+  static let cSlliHint = Format([.rd], rd: full, rs1: full)
   static let cAddi16sp = Format([.rd, .immediate], rd: sp, rs1: sp, .ciStackAdjust)
   static let cAddi4spn = Format([.rd, .rs1, .immediate], rd: primeLow, rs1: sp, .ciw)
 
@@ -50,6 +51,7 @@ extension Format {
   static let cFloatStoreDoubleStack = Format([.fs2, .memory], rs1: sp, rs2: second, .cssDouble)
 
   static let cShift = Format([.rd, .immediate], rd: primeHigh, rs1: primeHigh, .ciShift)
+  static let cShiftHint = Format([.rd], rd: primeHigh, rs1: primeHigh)
   static let cAndi = Format([.rd, .immediate], rd: primeHigh, rs1: primeHigh, .ci)
   static let cArithmetic = Format([.rd, .rs2], rd: primeHigh, rs1: primeHigh, rs2: primeLow)
   static let cMove = Format([.rd, .rs2], rd: full, rs1: zero, rs2: second)

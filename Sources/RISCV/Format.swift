@@ -3,6 +3,8 @@ package enum Operand: Hashable, Sendable {
   case rd, rs1, rs2
   case fd, fs1, fs2, fs3
   case roundingMode
+  /// The rounding mode of a conversion that is always exact: rne is understood.
+  case exactRoundingMode
   /// A signed or unsigned number.
   case immediate
   /// Bits 31...12 of lui and auipc, as a number of 20 bits.
@@ -94,7 +96,7 @@ package struct Format: Hashable, Sendable {
   package let rs3: RegisterField
   package let immediate: ImmediateField
   /// Bits 14...12 are a rounding mode; 5 and 6 are reserved.
-  package var hasRoundingMode: Bool { operands.contains(.roundingMode) }
+  package var hasRoundingMode: Bool { operands.contains { $0 == .roundingMode || $0 == .exactRoundingMode } }
 
   package init(
     _ operands: [Operand], rd: RegisterField = .none, rs1: RegisterField = .none, rs2: RegisterField = .none,
@@ -153,6 +155,8 @@ extension Format {
   static let upper = Format([.rd, .upperImmediate], rd: rdField, .u)
   static let jump = Format([.rd, .target], rd: rdField, .j)
   static let fence = Format([.fenceSets], .raw12)
+  /// Encodings that have a mnemonic of their own and mean one of the others.
+  static let fixedImmediate = immediate([], .raw12)
   static let csr = immediate([.rd, .csr, .rs1], .raw12)
   static let csrImmediate = immediate([.rd, .csr, .zimm], .raw12)
   static let loadReserved = immediate([.rd, .address], .acquireRelease)
@@ -166,6 +170,7 @@ extension Format {
   static let float = registers([.fd, .fs1, .fs2])
   static let floatRounded = registers([.fd, .fs1, .fs2, .roundingMode])
   static let floatUnaryRounded = unary([.fd, .fs1, .roundingMode])
+  static let floatUnaryExact = unary([.fd, .fs1, .exactRoundingMode])
   static let floatFused = Format(
     [.fd, .fs1, .fs2, .fs3, .roundingMode], rd: rdField, rs1: rs1Field, rs2: rs2Field, rs3: rs3Field)
   static let floatCompare = registers([.rd, .fs1, .fs2])
@@ -173,4 +178,5 @@ extension Format {
   static let floatToIntegerRounded = unary([.rd, .fs1, .roundingMode])
   static let integerToFloat = unary([.fd, .rs1])
   static let integerToFloatRounded = unary([.fd, .rs1, .roundingMode])
+  static let integerToFloatExact = unary([.fd, .rs1, .exactRoundingMode])
 }

@@ -39,10 +39,10 @@ package struct InstructionPattern: Sendable {
     bitManipulationRows, cacheBlockRows, compressedRows,
   ].flatMap { $0 }
 
-  /// The 32-bit row of each operation, by raw value; nil for `reserved`.
+  /// The 32-bit row of each operation (the first), by raw value; nil for `reserved`.
   package static let byOperation: [InstructionPattern?] = {
     var rows = [InstructionPattern?](repeating: nil, count: Operation.allCases.count)
-    for row in all where row.length == 4 { rows[Int(row.operation.rawValue)] = row }
+    for row in all.reversed() where row.length == 4 { rows[Int(row.operation.rawValue)] = row }
     return rows
   }()
 }

@@ -68,7 +68,7 @@ import Testing
       (0x9502, Instruction(operation: .jalr, rd: 1, rs1: 10)),  // c.jalr a0
       (0x9002, Instruction(operation: .ebreak)),
       (0xbffd, Instruction(operation: .jal, immediate: -2)),  // c.j . - 2
-      (0xdd7d, Instruction(operation: .beq, rs1: 10, immediate: -10)),  // c.beqz a0, . - 10
+      (0xd97d, Instruction(operation: .beq, rs1: 10, immediate: -10)),  // c.beqz a0, . - 10
       (0x60e2, Instruction(operation: .ld, rd: 1, rs1: 2, immediate: 24)),  // c.ldsp ra, 24(sp)
       (0xec06, Instruction(operation: .sd, rs1: 2, rs2: 1, immediate: 24)),  // c.sdsp ra, 24(sp)
       (0x4188, Instruction(operation: .lw, rd: 10, rs1: 11)),  // c.lw a0, 0(a1)

@@ -17,7 +17,9 @@ extension InstructionPattern {
     .init(.addi, "c.li", .cLi, 0x4001, 0xe003, .c, .writesInteger),
     .init(.addi, "c.addi16sp", .cAddi16sp, 0x6101, 0xef83, .c, .writesInteger, nonZero: 0x107c),
     .init(.lui, "c.lui", .cLui, 0x6001, 0xe003, .c, .writesInteger, nonZero: 0x107c),
+    .init(.srli, "c.srli64", .cShiftHint, 0x8001, 0xfc7f, .c, .writesInteger),
     .init(.srli, "c.srli", .cShift, 0x8001, 0xec03, .c, .writesInteger),
+    .init(.srai, "c.srai64", .cShiftHint, 0x8401, 0xfc7f, .c, .writesInteger),
     .init(.srai, "c.srai", .cShift, 0x8401, 0xec03, .c, .writesInteger),
     .init(.andi, "c.andi", .cAndi, 0x8801, 0xec03, .c, .writesInteger),
     .init(.sub, "c.sub", .cArithmetic, 0x8c01, 0xfc63, .c, .writesInteger),
@@ -30,6 +32,7 @@ extension InstructionPattern {
     .init(.beq, "c.beqz", .cBranch, 0xc001, 0xe003, .c, .branch),
     .init(.bne, "c.bnez", .cBranch, 0xe001, 0xe003, .c, .branch),
     // Quadrant 2
+    .init(.slli, "c.slli64", .cSlliHint, 0x0002, 0xf07f, .c, .writesInteger),
     .init(.slli, "c.slli", .cSlli, 0x0002, 0xe003, .c, .writesInteger),
     .init(.fld, "c.fldsp", .cFloatLoadDoubleStack, 0x2002, 0xe003, [.c, .d], .floatLoad),
     .init(.lw, "c.lwsp", .cLoadWordStack, 0x4002, 0xe003, .c, .load, nonZero: 0x0f80),

@@ -3,6 +3,7 @@ extension InstructionPattern {
   static let systemRows: [InstructionPattern] = [
     // Fences: fields that mean nothing yet are ignored, as chapter 2.7 demands
     .init(.fence, "fence", .fence, 0x0000_000f, 0x0000_707f, .i, []),
+    .init(.fence, "fence.tso", .fixedImmediate, 0x8330_000f, 0xffff_ffff, .i, []),
     .init(.fence_i, "fence.i", .none, 0x0000_100f, 0x0000_707f, .zifencei, .endsBlock),
     .init(.pause, "pause", .none, 0x0100_000f, 0xffff_ffff, .zihintpause, .endsBlock),
     // Environment
@@ -20,6 +21,7 @@ extension InstructionPattern {
     .init(.sfence_inval_ir, "sfence.inval.ir", .none, 0x1810_0073, 0xffff_ffff, .svinval, .translationFence),
     // Control and status registers
     .init(.csrrw, "csrrw", .csr, 0x0000_1073, 0x0000_707f, .zicsr, .csr),
+    .init(.csrrw, "unimp", .fixedImmediate, 0xc000_1073, 0xffff_ffff, .zicsr, .csr),
     .init(.csrrs, "csrrs", .csr, 0x0000_2073, 0x0000_707f, .zicsr, .csr),
     .init(.csrrc, "csrrc", .csr, 0x0000_3073, 0x0000_707f, .zicsr, .csr),
     .init(.csrrwi, "csrrwi", .csrImmediate, 0x0000_5073, 0x0000_707f, .zicsr, .csr),
