@@ -3,9 +3,7 @@ import Glibc
 
 /// An open file on the host that holds a disk image, with its lock: exclusive for writing, shared for reading. The lock
 /// belongs to the open file description, so it goes with the last descriptor, whatever way the process ends.
-///
-/// Reads, writes and synchronisation can be overridden, so that tests see the order in which a disk reaches its file.
-package class DiskFile {
+package final class DiskFile {
   /// The path as the person gave it.
   package let path: String
   package let isReadOnly: Bool
@@ -15,6 +13,15 @@ package class DiskFile {
     let node: UInt64
   }
   package let identity: Identity
+  /// A change on its way to the file.
+  package enum Change {
+    case write(UInt64, [UnsafeRawBufferPointer])
+    case hole(UInt64, UInt64)
+    case zeroes(UInt64, UInt64)
+    case synchronize
+  }
+  /// Told of every change before it is made; what it throws happens instead. Crash tests see the order of writes here.
+  package var witness: ((Change) throws -> Void)?
   private var descriptor: Int32
 
   /// Opens `path`, which must be a regular file or a block device, and locks it (unless a look at it is all).
@@ -90,13 +97,14 @@ package class DiskFile {
   }
 
   /// Fills the whole buffer; what lies beyond the end of the file reads as zeroes.
-  final func readZeroFilled(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws {
+  func readZeroFilled(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws {
     let count = try read(at: offset, into: buffer)
     if count < buffer.count { memset(buffer.baseAddress! + count, 0, buffer.count - count) }
   }
 
   /// Writes the pieces one after the other, beginning at `offset`, in as few calls as the host allows.
   package func write(at offset: UInt64, _ pieces: [UnsafeRawBufferPointer]) throws {
+    try witness?(.write(offset, pieces))
     guard var position = off_t(exactly: offset) else {
       throw StorageError(.outOfRange, "\(path) would grow beyond what a file can hold")
     }
@@ -126,10 +134,11 @@ package class DiskFile {
     }
   }
 
-  final func write(at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws { try write(at: offset, [bytes]) }
+  func write(at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws { try write(at: offset, [bytes]) }
 
   /// Returns when everything written before is on stable storage (fdatasync).
   package func synchronize() throws {
+    try witness?(.synchronize)
     while fdatasync(descriptor) != 0 {
       if errno == EINTR { continue }
       throw DiskFile.failure("can't flush \(path)")
@@ -138,12 +147,14 @@ package class DiskFile {
 
   /// Gives the range's space back to the host; it reads as zeroes then. False when the file system can't.
   package func punchHole(at offset: UInt64, count: UInt64) throws -> Bool {
-    try allocate(chost_punch_hole(descriptor, Int64(clamping: offset), Int64(clamping: count)))
+    try witness?(.hole(offset, count))
+    return try allocate(chost_punch_hole(descriptor, Int64(clamping: offset), Int64(clamping: count)))
   }
 
   /// Makes the range read as zeroes and keeps its space. False when the file system can't.
   package func zeroRange(at offset: UInt64, count: UInt64) throws -> Bool {
-    try allocate(chost_zero_range(descriptor, Int64(clamping: offset), Int64(clamping: count)))
+    try witness?(.zeroes(offset, count))
+    return try allocate(chost_zero_range(descriptor, Int64(clamping: offset), Int64(clamping: count)))
   }
 
   private func allocate(_ result: Int32) throws -> Bool {

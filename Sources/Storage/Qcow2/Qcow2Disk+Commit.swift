@@ -1,8 +1,9 @@
 extension Qcow2Disk {
   /// Bounds the memory that waits for a commit, for guests that never flush.
   func commitWhenLarge() throws {
-    let limit = max(2, (Qcow2Disk.l2CacheBytes >> header.clusterBits) / 2)
-    if changedL2.count >= limit || holes.count >= 1 << 16 || refcounts?.isTransactionLarge == true { try commit() }
+    if changedL2.count >= tableCapacity / 2 || holes.count >= 1 << 16 || refcounts?.isTransactionLarge == true {
+      try commit()
+    }
   }
 
   /// Makes everything written so far stable, and the changed tables part of the image.

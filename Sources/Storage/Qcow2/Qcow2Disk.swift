@@ -20,6 +20,8 @@ package final class Qcow2Disk: BlockStorage {
   let clusterShift: UInt64
   let l2Shift: UInt64
 
+  /// L2 tables that are kept in memory.
+  let tableCapacity: Int
   var l1: Qcow2Table
   let l2Tables: Qcow2TableCache
   var changedL2: [Qcow2Table] = []
@@ -33,25 +35,22 @@ package final class Qcow2Disk: BlockStorage {
   /// Why nothing can be written any more: after a failed flush nobody knows what is on the host's disk.
   var failure: StorageError?
   var compressed: CompressedClusters
-  private(set) lazy var headBuffer = UnsafeMutableRawBufferPointer.allocate(
-    byteCount: header.clusterSize, alignment: 4096)
-  private(set) lazy var tailBuffer = UnsafeMutableRawBufferPointer.allocate(
-    byteCount: header.clusterSize, alignment: 4096)
-  private var buffersAreUsed = false
+  private var buffers: (head: UnsafeMutableRawBufferPointer, tail: UnsafeMutableRawBufferPointer)?
 
   static let offsetMask: UInt64 = 0x00FF_FFFF_FFFF_FE00
   static let exclusive: UInt64 = 1 << 63
   static let compressedFlag: UInt64 = 1 << 62
   static let zeroFlag: UInt64 = 1
-  /// Memory for L2 tables; half of it may wait for a commit.
-  static let l2CacheBytes = 32 << 20
 
-  /// Takes over `file`, whose header has been read. `backing` is what unallocated clusters show.
-  package convenience init(_ file: DiskFile, backing: (any BlockStorage)? = nil) throws {
-    try self.init(file, Qcow2Header(reading: file), backing: backing)
+  /// Takes over `file`. `backing` is what unallocated clusters show. `tableMemory`: bytes for L2 tables and as much for
+  /// refcounts; half of it may wait for a commit.
+  package convenience init(_ file: DiskFile, backing: (any BlockStorage)? = nil, tableMemory: Int) throws {
+    try self.init(file, Qcow2Header(reading: file), backing: backing, tableMemory: tableMemory)
   }
 
-  init(_ file: DiskFile, _ header: Qcow2Header, backing: (any BlockStorage)?) throws {
+  init(
+    _ file: DiskFile, _ header: Qcow2Header, backing: (any BlockStorage)?, tableMemory: Int = 32 << 20
+  ) throws {
     self.file = file
     self.header = header
     self.backing = backing
@@ -59,7 +58,8 @@ package final class Qcow2Disk: BlockStorage {
     clusterMask = UInt64(header.clusterSize - 1)
     clusterShift = UInt64(header.clusterBits)
     l2Shift = UInt64(header.clusterBits * 2 - 3)
-    l2Tables = Qcow2TableCache(capacity: Qcow2Disk.l2CacheBytes >> header.clusterBits)
+    tableCapacity = max(4, tableMemory >> header.clusterBits)
+    l2Tables = Qcow2TableCache(capacity: tableCapacity)
     compressed = CompressedClusters(header.compression, clusterSize: header.clusterSize)
     if header.l1Size == 0 {
       l1 = Qcow2Table(index: 0, byteCount: header.clusterSize)
@@ -73,10 +73,8 @@ package final class Qcow2Disk: BlockStorage {
   }
 
   deinit {
-    if buffersAreUsed {
-      headBuffer.deallocate()
-      tailBuffer.deallocate()
-    }
+    buffers?.head.deallocate()
+    buffers?.tail.deallocate()
   }
 
   private func checkL1() throws {
@@ -105,7 +103,7 @@ package final class Qcow2Disk: BlockStorage {
           + "or open it read-only")
     }
     pristineFrom = try (file.byteCount() + clusterMask) >> clusterShift
-    let refcounts = try Qcow2Refcounts(file, header)
+    let refcounts = try Qcow2Refcounts(file, header, capacity: tableCapacity)
     self.refcounts = refcounts
     if header.autoclear != 0 {
       // Features that a program which doesn't know them must switch off before it writes.
@@ -190,7 +188,10 @@ package final class Qcow2Disk: BlockStorage {
 
   /// Room for the parts of a cluster before and after what a guest writes.
   func scratch() -> (head: UnsafeMutableRawBufferPointer, tail: UnsafeMutableRawBufferPointer) {
-    buffersAreUsed = true
-    return (headBuffer, tailBuffer)
+    if let buffers { return buffers }
+    func make() -> UnsafeMutableRawBufferPointer { .allocate(byteCount: header.clusterSize, alignment: 4096) }
+    let made = (head: make(), tail: make())
+    buffers = made
+    return made
   }
 }

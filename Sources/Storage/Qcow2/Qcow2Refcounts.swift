@@ -12,6 +12,7 @@ final class Qcow2Refcounts {
   private let blockEntries: UInt64
   private(set) var table: Qcow2Table
   private let blocks: Qcow2TableCache
+  private let capacity: Int
   private var changedBlocks: [Qcow2Table] = []
   private var limbo: Set<UInt64> = []
   private var twins: Set<UInt64> = []
@@ -21,12 +22,13 @@ final class Qcow2Refcounts {
   private static let offsetMask: UInt64 = 0x00FF_FFFF_FFFF_FE00
 
   /// Reads the refcount table of the image.
-  init(_ file: DiskFile, _ header: Qcow2Header) throws {
+  init(_ file: DiskFile, _ header: Qcow2Header, capacity: Int) throws {
     self.file = file
     clusterBits = header.clusterBits
     order = header.refcountOrder
     blockEntries = UInt64(header.refcountsPerBlock)
-    blocks = Qcow2TableCache(capacity: (16 << 20) >> header.clusterBits)
+    blocks = Qcow2TableCache(capacity: capacity)
+    self.capacity = max(4, capacity)
     table = try Qcow2Table(
       reading: file, index: 0, at: header.refcountTableOffset, byteCount: header.refcountTableClusters << clusterBits,
       clusterBits: clusterBits, what: "refcount table")
@@ -235,7 +237,7 @@ final class Qcow2Refcounts {
   // MARK: Commit
 
   /// The transaction is large enough to be committed before more is added.
-  var isTransactionLarge: Bool { limbo.count >= 1 << 16 || changedBlocks.count >= max(4, (8 << 20) >> clusterBits) }
+  var isTransactionLarge: Bool { limbo.count >= 1 << 16 || changedBlocks.count >= capacity / 2 }
 
   var hasChanges: Bool { !changedBlocks.isEmpty || table.isInTransaction }
 
