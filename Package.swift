@@ -37,7 +37,7 @@ let package = Package(
     room("Yadori", ["Board", "Virtio", "Storage", "Network", "Console", "Hart", "Bus", "HostSystem", "CZstd"]),
     room("Board", ["Virtio", "Hart", "Bus", "HostSystem"]),
     room("Virtio", ["Storage", "Network", "Console", "Bus", "HostSystem"]),
-    room("Storage", ["HostSystem", "CZlib", "CZstd"]),
+    room("Storage", ["HostSystem", "CHost", "CZlib", "CZstd"]),
     room("Network", ["HostSystem", "CSlirp"]),
     room("Console", ["HostSystem"]),
     room("Hart", ["RISCV", "Bus", "HostSystem"]),
@@ -54,7 +54,10 @@ let package = Package(
     tests("Hart", ["RISCV", "Bus"]),
     tests("Bus", ["HostSystem"]),
     tests("HostSystem", []),
-    tests("Storage", ["HostSystem"]),
+    tests("Storage", ["HostSystem", "storage-torture"]),
+    // Writes to a disk until it is killed; the crash tests run it.
+    .executableTarget(
+      name: "storage-torture", dependencies: ["Storage"], path: "Tests/StorageTorture", swiftSettings: rules),
     tests("Network", ["HostSystem"]),
     tests("Console", ["HostSystem"]),
     tests("Virtio", ["Bus", "HostSystem", "Storage", "Network", "Console"]),
