@@ -1,4 +1,5 @@
 import Bus
+import RISCV
 
 /// What the device tree says about the harts' instruction set.
 public struct InstructionSetDescription: Hashable, Sendable {
@@ -16,6 +17,11 @@ public struct InstructionSetDescription: Hashable, Sendable {
     self.base = base
     self.extensions = extensions
     self.cacheBlockSize = cacheBlockSize
+  }
+
+  /// What a hart with these extensions implements.
+  public init(_ extensions: ExtensionSet) {
+    self.init(string: extensions.isaString, base: ExtensionSet.base, extensions: extensions.names)
   }
 }
 
