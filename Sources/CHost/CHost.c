@@ -27,6 +27,14 @@ int chost_lock_file(int descriptor, int exclusive) {
     return fcntl(descriptor, F_OFD_SETLK, &lock);
 }
 
+int chost_punch_hole(int descriptor, int64_t offset, int64_t count) {
+    return fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, count);
+}
+
+int chost_zero_range(int descriptor, int64_t offset, int64_t count) {
+    return fallocate(descriptor, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, count);
+}
+
 int chost_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
 
 int chost_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds) {

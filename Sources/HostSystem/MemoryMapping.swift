@@ -7,9 +7,15 @@ public struct MemoryMapping: ~Copyable {
   /// Size in bytes, a multiple of the page size.
   public let count: Int
 
+  /// Bytes in one of the host's pages.
+  public static let pageSize = Int(sysconf(Int32(_SC_PAGESIZE)))
+
   /// Maps `count` bytes (rounded up to whole pages). Throws `HostError` when the host has no room.
   public init(anonymous count: Int) throws {
-    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    let page = MemoryMapping.pageSize
+    guard count > 0, count <= Int.max - page else {
+      throw HostError(code: EINVAL, message: "can't map \(count) bytes of memory")
+    }
     let rounded = (count + page - 1) / page * page
     let pointer = mmap(
       nil, rounded, PROT_READ | PROT_WRITE, Int32(MAP_PRIVATE) | Int32(MAP_ANONYMOUS) | Int32(MAP_NORESERVE), -1, 0)
@@ -22,8 +28,15 @@ public struct MemoryMapping: ~Copyable {
 
   deinit { munmap(base, count) }
 
-  /// Gives the pages of a range back to the host; they read as zeroes afterwards. Offsets are whole pages.
+  /// Gives the pages of a range back to the host; they read as zeroes afterwards. Only the whole pages inside the range
+  /// and inside the mapping are released: an offset or a count may come from a guest (a memory balloon).
   public func release(offset: Int, count: Int) {
-    madvise(base + offset, count, Int32(MADV_DONTNEED))
+    let page = MemoryMapping.pageSize
+    guard offset >= 0, count > 0, offset < self.count else { return }
+    let end = offset + min(count, self.count - offset)
+    let firstPage = (offset + page - 1) / page * page
+    let lastPage = end / page * page
+    guard firstPage < lastPage else { return }
+    madvise(base + firstPage, lastPage - firstPage, Int32(MADV_DONTNEED))
   }
 }

@@ -12,6 +12,7 @@ public struct ELFFile {
     public let fileSize: UInt64
     /// Bytes in memory; those beyond `fileSize` are zero.
     public let memorySize: UInt64
+    public let isExecutable: Bool
   }
 
   /// The file's name, for messages.
@@ -64,6 +65,7 @@ public struct ELFFile {
     segments = try (0..<UInt64(headerCount)).compactMap { index in
       let (at, overflow) = headersOffset.addingReportingOverflow(index * 56)
       guard !overflow, let kind = reader.little(at, as: UInt32.self), reader.slice(at, 56) != nil,
+        let flags = reader.little(at + 4, as: UInt32.self),
         let fileOffset = reader.little(at + 8, as: UInt64.self), let virtual = reader.little(at + 16, as: UInt64.self),
         let physical = reader.little(at + 24, as: UInt64.self), let fileSize = reader.little(at + 32, as: UInt64.self),
         let memorySize = reader.little(at + 40, as: UInt64.self)
@@ -76,7 +78,7 @@ public struct ELFFile {
       else { throw damaged("a segment wraps around the address space") }
       return Segment(
         physicalAddress: physical, virtualAddress: virtual, fileOffset: fileOffset, fileSize: fileSize,
-        memorySize: memorySize)
+        memorySize: memorySize, isExecutable: flags & 1 != 0)
     }
     guard !segments.isEmpty else { throw BootError(.data, "\(name): the ELF file has nothing to load") }
     symbolTable = ELFFile.findSymbols(reader, offset: sectionsOffset, entrySize: sectionSize, count: sectionCount)

@@ -19,6 +19,11 @@ int chost_open(const char *path, int flags, unsigned mode);
 /// Returns 0, or -1 with errno (EAGAIN or EACCES when somebody else holds it). F_OFD_SETLK needs _GNU_SOURCE.
 int chost_lock_file(int descriptor, int exclusive);
 
+/// fallocate needs _GNU_SOURCE. Gives the range's space back (FALLOC_FL_PUNCH_HOLE), or makes it read as zeroes and
+/// keeps its space (FALLOC_FL_ZERO_RANGE); the file's size stays. Returns 0, or -1 with errno (EOPNOTSUPP).
+int chost_punch_hole(int descriptor, int64_t offset, int64_t count);
+int chost_zero_range(int descriptor, int64_t offset, int64_t count);
+
 /// memfd_create needs _GNU_SOURCE. Returns a descriptor, or -1 with errno.
 int chost_memory_file(const char *name);
 
@@ -33,5 +38,22 @@ int chost_event_descriptor(void);
 
 /// A TUN/TAP descriptor for `name` (TUNSETIFF with IFF_TAP | IFF_NO_PI); struct ifreq is a union of macros.
 int chost_open_tap(const char *name);
+
+// The terminal (Terminal.c). In C because what a signal handler runs must be async-signal-safe (POSIX.1-2017, 2.4.3),
+// which no Swift code promises to be. There is one: a process has one terminal.
+
+/// Puts the terminal into raw mode and arranges that it is given back whenever the process ends, by exit() or by a
+/// signal, or is stopped; and taken again when it continues. Returns 0, or -1 with errno (EBUSY: one is raw already).
+int chost_terminal_enter_raw(int descriptor);
+
+/// Gives the terminal back as it was, and the signals. Does nothing when none is raw.
+void chost_terminal_leave_raw(void);
+
+/// A descriptor that becomes readable (8 bytes, as eventfd has it) whenever the window size may have changed; the same
+/// one at each call. Returns -1 with errno when there can't be one.
+int chost_terminal_resize_descriptor(void);
+
+/// TIOCGWINSZ. Returns 0, or -1 when there is no terminal or it has no size.
+int chost_terminal_size(int descriptor, int *columns, int *rows);
 
 #endif

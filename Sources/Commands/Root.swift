@@ -1,0 +1,42 @@
+import ArgumentParser
+import Foundation
+
+/// The command line: `yadori VERB ...`.
+public struct Root: AsyncParsableCommand {
+  public static let configuration = CommandConfiguration(
+    commandName: "yadori",
+    abstract: "Gives guest machines a lodging on any host: 64-bit RISC-V machines, without root or /dev/kvm.",
+    version: "yadori 0.1.0",
+    subcommands: [RunCommand.self, ImageCommand.self, ISACommand.self, DisassembleCommand.self])
+
+  public init() {}
+
+  /// Runs the command line of this process and exits. An error is one line on standard error and an exit code as
+  /// sysexits(3) has them.
+  public static func execute() async -> Never {
+    do {
+      var command = try parseAsRoot()
+      if var asynchronous = command as? any AsyncParsableCommand {
+        try await asynchronous.run()
+      } else {
+        try command.run()
+      }
+      exit(withError: nil)
+    } catch {
+      finish(error)
+    }
+  }
+
+  private static func finish(_ error: any Error) -> Never {
+    if let failure = CommandFailure(error) {
+      FileHandle.standardError.write(Data("yadori: \(failure.message)\n".utf8))
+      Foundation.exit(failure.exitCode)
+    }
+    let code = exitCode(for: error)
+    // Help and the version are answers, not errors.
+    if code == .success { exit(withError: error) }
+    if let exitCode = error as? ExitCode { Foundation.exit(exitCode.rawValue) }
+    FileHandle.standardError.write(Data("yadori: \(message(for: error)) (see 'yadori --help')\n".utf8))
+    Foundation.exit(64)
+  }
+}

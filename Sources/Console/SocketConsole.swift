@@ -1,0 +1,211 @@
+import CHost
+import Foundation
+import HostSystem
+import Synchronization
+
+/// A console on a Unix socket: one client at a time, further ones wait until it leaves. Output while there is no client
+/// is thrown away. A client that reads slowly makes the guest wait; one that reads nothing for 5 seconds while 1 MiB is
+/// pending is disconnected.
+public final class SocketConsole: ConsoleBackend {
+  private static let patience: TimeInterval = 5
+  /// Bytes of input read ahead of the guest; further ones wait in the socket.
+  private static let mostPending = 64 << 10
+
+  public let path: String
+  private let queue = OutputQueue()
+  // Set once, at the start, before the guest runs.
+  private var loop: EventLoop?
+
+  // The I/O thread's.
+  private var listener: Int32 = -1
+  private var client: Int32 = -1
+  private var listenerWatch: EventLoop.Token?
+  private var clientWatch: EventLoop.Token?
+  private var pending = PendingInput()
+  private var deliver: ((UnsafeRawBufferPointer) -> Int)?
+
+  public init(path: String) { self.path = path }
+
+  deinit {
+    if client >= 0 { close(client) }
+    if listener >= 0 { close(listener) }
+  }
+
+  /// Makes the socket, for this user only; a dead one left at `path` is replaced. Throws `ConsoleError`.
+  public func start(
+    on loop: EventLoop, input: @escaping (UnsafeRawBufferPointer) -> Int,
+    resize: @escaping (_ columns: Int, _ rows: Int) -> Void
+  ) throws {
+    precondition(listener < 0, "started twice")
+    BrokenPipes.becomeErrors()
+    queue.discard()
+    listener = try listen()
+    self.loop = loop
+    deliver = input
+    listenerWatch = loop.watch(listener, for: .read) { [weak self] _ in self?.acceptClient() }
+  }
+
+  private func listen() throws -> Int32 {
+    func refusal(_ code: Int32) -> ConsoleError {
+      ConsoleError(.unavailable, "can't listen on the socket '\(path)': \(String(cString: strerror(code)))")
+    }
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    let room = MemoryLayout.size(ofValue: address.sun_path) - 1
+    guard !path.isEmpty, path.utf8.count <= room else {
+      throw ConsoleError(.unavailable, "the socket path '\(path)' must have 1 to \(room) bytes; choose a shorter one")
+    }
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+    let flags = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
+    let made = socket(AF_UNIX, flags, 0)
+    guard made >= 0 else { throw refusal(errno) }
+    func call(_ function: (Int32, UnsafePointer<sockaddr>?, socklen_t) -> Int32, _ descriptor: Int32) -> Int32 {
+      withUnsafePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          function(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+        }
+      }
+    }
+    var failure: Int32 = call(bind, made) == 0 ? 0 : errno
+    if failure == EADDRINUSE {
+      let probe = socket(AF_UNIX, flags, 0)
+      let answer: Int32 = call(connect, probe) == 0 ? 0 : errno
+      close(probe)
+      // A full backlog (EAGAIN) has somebody behind it too.
+      guard answer == ECONNREFUSED else {
+        close(made)
+        throw ConsoleError(.inUse, "the socket '\(path)' is in use by another program; choose another path")
+      }
+      failure = unlink(path) == 0 && call(bind, made) == 0 ? 0 : errno
+    }
+    // Nobody can connect before listen: the permissions are in place by then.
+    guard failure == 0, chmod(path, 0o600) == 0, Glibc.listen(made, 1) == 0 else {
+      let code = failure != 0 ? failure : errno
+      close(made)
+      throw refusal(code)
+    }
+    return made
+  }
+
+  private func acceptClient() {
+    guard client < 0 else { return }
+    client = accept(listener, nil, nil)
+    guard client >= 0, let loop, let listenerWatch else { return }
+    _ = chost_fcntl(client, F_SETFD, Int(FD_CLOEXEC))
+    _ = chost_fcntl(client, F_SETFL, Int(O_NONBLOCK))
+    queue.discard(false)
+    loop.change(listenerWatch, to: [])
+    clientWatch = loop.watch(client, for: .read) { [weak self] found in
+      if found.contains(.write) { self?.flush() }
+      if !found.isDisjoint(with: [.read, .hangup]) { self?.readInput(isGone: found.contains(.hangup)) }
+    }
+  }
+
+  private func disconnect() {
+    guard client >= 0 else { return }
+    queue.discard()
+    if let clientWatch { loop?.cancel(clientWatch) }
+    clientWatch = nil
+    close(client)
+    client = -1
+    if let listenerWatch { loop?.change(listenerWatch, to: .read) }
+  }
+
+  private func readInput(isGone: Bool) {
+    guard client >= 0 else { return }
+    guard pending.count < SocketConsole.mostPending else {
+      if isGone { disconnect() }
+      return
+    }
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    let count = read(client, &buffer, buffer.count)
+    if count < 0, errno == EAGAIN || errno == EINTR { return }
+    guard count > 0 else { return disconnect() }
+    pending.append(buffer[..<count])
+    offerInput()
+  }
+
+  private func offerInput() {
+    if let deliver { PendingInput.offer(of: self, \.pending, to: deliver) }
+    updateInterest()
+  }
+
+  private func updateInterest() {
+    guard let clientWatch else { return }
+    var interest: EventLoop.Interest = []
+    if pending.count < SocketConsole.mostPending { interest.insert(.read) }
+    if !queue.isEmpty { interest.insert(.write) }
+    loop?.change(clientWatch, to: interest)
+  }
+
+  public func guestHasRoom() { offerInput() }
+
+  private func flush() {
+    guard client >= 0 else { return }
+    var isGone = false
+    _ = queue.flush { bytes in
+      let count = Glibc.send(client, bytes.baseAddress, bytes.count, Int32(MSG_DONTWAIT))
+      if count < 0, errno != EAGAIN, errno != EINTR { isGone = true }
+      return count
+    }
+    if isGone { disconnect() } else { updateInterest() }
+  }
+
+  public func write(_ bytes: UnsafeRawBufferPointer) {
+    guard let loop else { return }
+    if loop.isCurrent { return writeOnLoop(bytes) }
+    // In portions below the queue's capacity, so that each one's start gets the loop going.
+    var rest = bytes
+    while !rest.isEmpty {
+      let count = min(rest.count, 64 << 10)
+      writeBeside(loop, UnsafeRawBufferPointer(rebasing: rest[..<count]))
+      rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+    }
+  }
+
+  private func writeBeside(_ loop: EventLoop, _ bytes: UnsafeRawBufferPointer) {
+    var last: UInt64?
+    var wasWarned = false
+    let wasEmpty = queue.append(bytes, interval: SocketConsole.patience) { departed in
+      // Asked for here too: the queue may have been full all along.
+      loop.perform { [weak self] in self?.flush() }
+      if departed == last {
+        if wasWarned { return .giveUp }
+        wasWarned = true
+        loop.perform { [weak self] in self?.disconnect() }
+      }
+      last = departed
+      return .keepWaiting
+    }
+    if wasEmpty { loop.perform { [weak self] in self?.flush() } }
+  }
+
+  /// On the I/O thread nobody else makes room.
+  private func writeOnLoop(_ bytes: UnsafeRawBufferPointer) {
+    queue.append(bytes, interval: 0) { _ in
+      waitAndFlush()
+      return .keepWaiting
+    }
+    flush()
+  }
+
+  private func waitAndFlush() {
+    var descriptor = pollfd(fd: client, events: Int16(POLLOUT), revents: 0)
+    if poll(&descriptor, 1, Int32(SocketConsole.patience * 1000)) == 0 { disconnect() } else { flush() }
+  }
+
+  public func stop() {
+    guard let loop else { return }
+    loop.performAndWait { [self] in
+      guard listener >= 0 else { return }
+      while client >= 0, !queue.isEmpty { waitAndFlush() }
+      disconnect()
+      queue.close()
+      if let listenerWatch { loop.cancel(listenerWatch) }
+      close(listener)
+      unlink(path)
+      (listener, listenerWatch, deliver) = (-1, nil, nil)
+      pending.removeAll()
+    }
+  }
+}

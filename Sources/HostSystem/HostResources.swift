@@ -1,0 +1,77 @@
+import Foundation
+
+/// What the host can give to machines: processors and memory, within the limits set for this process.
+public enum HostResources {
+  /// Processors that this process may run on (its affinity), at least 1.
+  public static var processorCount: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
+
+  /// The most memory, in bytes, that this process can ever have: the host's RAM, or the control group's limit where
+  /// that is lower. Nil when the host doesn't say.
+  public static var memoryLimit: UInt64? { memory(fileSystemRoot: "").limit }
+
+  /// Memory, in bytes, that can be had now without swapping, within the control group's limit.
+  public static var availableMemory: UInt64? { memory(fileSystemRoot: "").available }
+
+  /// Reads proc(5) meminfo and the control groups (kernel documentation, cgroup-v2, "Memory Interface Files") below
+  /// `fileSystemRoot`.
+  package static func memory(fileSystemRoot: String) -> (limit: UInt64?, available: UInt64?) {
+    var limit: UInt64?
+    var available: UInt64?
+    for line in lines(fileSystemRoot + "/proc/meminfo") {
+      let words = line.split(whereSeparator: { $0 == " " || $0 == ":" })
+      guard words.count >= 2, let kibibytes = UInt64(words[1]) else { continue }
+      if words[0] == "MemTotal" { limit = kibibytes.multipliedReportingOverflow(by: 1024).partialValue }
+      if words[0] == "MemAvailable" { available = kibibytes.multipliedReportingOverflow(by: 1024).partialValue }
+    }
+    for group in controlGroups(fileSystemRoot: fileSystemRoot) {
+      guard let maximum = number(group + "/memory.max") ?? number(group + "/memory.limit_in_bytes") else { continue }
+      let used = number(group + "/memory.current") ?? number(group + "/memory.usage_in_bytes") ?? 0
+      // File pages that nobody used lately go as soon as memory is short.
+      let reclaimable = min(used, statistic("inactive_file", in: group + "/memory.stat") ?? 0)
+      let rest = maximum > used - reclaimable ? maximum - (used - reclaimable) : 0
+      limit = min(limit ?? maximum, maximum)
+      available = min(available ?? rest, rest)
+    }
+    return (limit, available)
+  }
+
+  /// The memory control groups of this process, from its own up to the topmost: each of them limits it.
+  private static func controlGroups(fileSystemRoot: String) -> [String] {
+    var folders: [String] = []
+    for line in lines(fileSystemRoot + "/proc/self/cgroup") {
+      let fields = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+      guard fields.count == 3 else { continue }
+      let mount: String
+      if fields[0] == "0" && fields[1].isEmpty {
+        mount = "/sys/fs/cgroup"
+      } else if fields[1].split(separator: ",").contains("memory") {
+        mount = "/sys/fs/cgroup/memory"
+      } else {
+        continue
+      }
+      var path = fields[2].split(separator: "/").filter { $0 != ".." && $0 != "." }
+      while true {
+        folders.append(fileSystemRoot + mount + path.map { "/" + $0 }.joined())
+        if path.isEmpty { break }
+        path.removeLast()
+      }
+    }
+    return folders
+  }
+
+  private static func lines(_ path: String) -> [Substring] {
+    guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return [] }
+    return text.split(separator: "\n")
+  }
+
+  /// The number a file holds; nil for "max", and where there is no such file.
+  private static func number(_ path: String) -> UInt64? { lines(path).first.flatMap { UInt64($0) } }
+
+  private static func statistic(_ name: String, in path: String) -> UInt64? {
+    for line in lines(path) {
+      let words = line.split(separator: " ")
+      if words.count == 2, words[0] == name { return UInt64(words[1]) }
+    }
+    return nil
+  }
+}

@@ -1,0 +1,50 @@
+extension DiskImage {
+  /// What an image is, for people.
+  public struct Information: Sendable, Equatable {
+    public let format: DiskFormat
+    /// Bytes of the disk that a machine sees.
+    public let virtualSize: UInt64
+    /// Bytes that the file occupies on the host.
+    public let allocatedSize: UInt64
+    /// The backing file's name as the image has it, and its format if the image says it.
+    public let backingPath: String?
+    public let backingFormat: String?
+    /// Of qcow2 only, else nil.
+    public let qcow2: Qcow2Information?
+  }
+
+  /// What only qcow2 images have.
+  public struct Qcow2Information: Sendable, Equatable {
+    public let version: Int
+    public let clusterSize: Int
+    /// "zlib" or "zstd".
+    public let compressionType: String
+    public let lazyRefcounts: Bool
+    public let snapshotCount: Int
+    /// Its last user didn't get to write the refcounts; they are rebuilt when it is opened for writing.
+    public let isDirty: Bool
+    /// A program found it inconsistent; it is only opened read-only.
+    public let isCorrupt: Bool
+  }
+
+  /// Describes the image at `path`, also while a machine uses it. Its backing file needn't be there.
+  public static func information(path: String) throws -> Information {
+    let file = try DiskFile(path: path, readOnly: true, isLocked: false)
+    let allocated = try file.allocatedByteCount()
+    guard try DiskFormat.probe(file) == .qcow2 else {
+      let disk = try RawDisk(file, isProbed: true)
+      return Information(
+        format: .raw, virtualSize: disk.byteCount, allocatedSize: allocated, backingPath: nil, backingFormat: nil,
+        qcow2: nil)
+    }
+    let header = try Qcow2Header(reading: file)
+    let details = Qcow2Information(
+      version: Int(header.version), clusterSize: header.clusterSize,
+      compressionType: header.compression == .zstd ? "zstd" : "zlib",
+      lazyRefcounts: header.compatible & Qcow2Header.compatibleLazyRefcounts != 0,
+      snapshotCount: header.snapshotCount, isDirty: header.isDirty, isCorrupt: header.isCorrupt)
+    return Information(
+      format: .qcow2, virtualSize: (header.size + 511) / 512 * 512, allocatedSize: allocated,
+      backingPath: header.backingName, backingFormat: header.backingFormat, qcow2: details)
+  }
+}
