@@ -21,15 +21,35 @@ struct CommandFailure: Error {
     switch error {
     case let failure as CommandFailure: self = failure
     case let error as MachineError: self.init(error.code, error.message)
-    case let error as ImageError: self.init(Self.code(of: error), error.message)
+    case let error as BootError: self.init(error.code == .data ? .data : .configuration, error.message)
+    case let error as StorageError: self.init(Self.code(of: error), error.message)
+    case let error as NetworkError: self.init(Self.code(of: error), error.message)
+    case let error as ConsoleError: self.init(.unavailable, error.message)
     case let error as HostError: self.init(.host, error.message)
+    case let error as ImageError:
+      message = error.message
+      exitCode = error.exitStatus
     default: return nil
     }
   }
 
-  private static func code(of error: ImageError) -> MachineError.Code {
+  private static func code(of error: StorageError) -> MachineError.Code {
     switch error.code {
-    default: .unavailable
+    case .notFound: .noInput
+    case .notPermitted, .readOnly: .permission
+    case .inUse: .unavailable
+    case .exists: .cannotCreate
+    case .corrupt, .unsupported: .data
+    case .invalidArgument, .outOfRange: .usage
+    case .noSpace, .hostFailure: .inputOutput
+    }
+  }
+
+  private static func code(of error: NetworkError) -> MachineError.Code {
+    switch error.code {
+    case .invalidArgument: .usage
+    case .portInUse, .unavailable: .unavailable
+    case .noPermission: .permission
     }
   }
 }

@@ -1,25 +1,50 @@
+import Network
+import Virtio
+
 /// What a machine is made of: plain data, the same in the library, on the command line and in saved machines.
 public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
-  /// Number of harts, 1 to 64.
+  /// Number of harts, at least 1.
   public var hartCount: Int
-  /// RAM in bytes, a multiple of 1 MiB.
+  /// RAM in bytes, a multiple of 4096.
   public var memorySize: UInt64
   public var boot: Boot
   public var disks: [Disk]
+  /// Nil: no network card.
   public var network: Network?
   public var transport: Transport
-  /// The highest translation mode offered to the guest.
+  /// The highest translation mode offered to the guest: 39, 48 or 57.
   public var virtualAddressBits: Int
 
-  /// How a machine begins.
-  public enum Boot: Codable, Hashable, Sendable {
-    /// A kernel in S-mode, with the SBI built into the monitor. `initialRAMDisk` and `commandLine` reach it by the
-    /// device tree.
-    case kernel(path: String, initialRAMDisk: String?, commandLine: String)
-    /// Firmware in M-mode, with an optional payload that it starts.
-    case firmware(path: String, kernel: String?, initialRAMDisk: String?, commandLine: String)
-    /// A program in M-mode without firmware (`--firmware none`, bare ELF files).
-    case program(path: String)
+  /// How a machine begins. Paths of files on the host.
+  public struct Boot: Codable, Hashable, Sendable {
+    /// Who serves the SBI.
+    public enum Firmware: Codable, Hashable, Sendable {
+      /// The monitor; the kernel starts in S-mode.
+      case builtIn
+      /// Nobody; the kernel or bare program starts in M-mode.
+      case none
+      /// This firmware, in M-mode.
+      case file(path: String)
+    }
+
+    public var firmware: Firmware
+    public var kernel: String?
+    public var initialRAMDisk: String?
+    /// The kernel's parameters; nil leaves those of the device tree.
+    public var commandLine: String?
+    /// A flattened device tree in place of the generated one.
+    public var deviceTree: String?
+
+    public init(
+      firmware: Firmware = .builtIn, kernel: String? = nil, initialRAMDisk: String? = nil, commandLine: String? = nil,
+      deviceTree: String? = nil
+    ) {
+      self.firmware = firmware
+      self.kernel = kernel
+      self.initialRAMDisk = initialRAMDisk
+      self.commandLine = commandLine
+      self.deviceTree = deviceTree
+    }
   }
 
   /// A disk of the machine, seen by the guest as a virtio block device.
@@ -40,11 +65,26 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   }
 
   /// A network card and what it's plugged into.
-  public enum Network: Codable, Hashable, Sendable {
-    /// User-mode networking (no privileges needed), with forwards such as "127.0.0.1:2222:22/tcp".
-    case user(forwards: [String], hostName: String?)
-    /// The host's TAP interface of this name.
-    case tap(name: String)
+  public struct Network: Codable, Hashable, Sendable {
+    public enum Attachment: Codable, Hashable, Sendable {
+      /// User-mode networking (no privileges needed), with forwards such as "127.0.0.1:2222:22/tcp".
+      case user(forwards: [String])
+      /// The host's TAP interface of this name.
+      case tap(name: String)
+    }
+
+    public var attachment: Attachment
+    public var address: MACAddress
+
+    public init(_ attachment: Attachment, address: MACAddress? = nil) {
+      self.attachment = attachment
+      self.address = address ?? Self.newAddress()
+    }
+
+    /// A random address of QEMU's block, which isn't used by hardware.
+    private static func newAddress() -> MACAddress {
+      MACAddress(bytes: [0x52, 0x54, 0x00] + (0..<3).map { _ in UInt8.random(in: .min ... .max) })!
+    }
   }
 
   /// What virtio devices are attached to.

@@ -1,0 +1,54 @@
+import Console
+import Foundation
+import HostSystem
+import Images
+import Yadori
+
+/// Builds an image with a machine of ours, and shows how far it is.
+enum ImageBuilding {
+  static func build(_ options: ImageBuildOptions) throws -> ImageStore.Image {
+    let display = ProgressDisplay()
+    defer { display.finish() }
+    let task = ImageTask(progress: { display.show($0) }, warning: { display.warn($0) })
+    return try ImageBuilder(machine: InstallingMachine()).build(options, task: task)
+  }
+}
+
+/// The machine that installs packages: the same as any other, with its console read by the builder.
+struct InstallingMachine: ImageBuilderMachine {
+  func run(
+    _ configuration: ImageBuilderConfiguration, console: @escaping @Sendable ([UInt8]) -> Void,
+    isCancelled: @escaping @Sendable () -> Bool
+  ) throws {
+    let machine = try VirtualMachine(
+      VirtualMachineConfiguration(
+        hartCount: 1, memorySize: configuration.memorySize,
+        boot: .init(
+          kernel: configuration.kernel.path, initialRAMDisk: configuration.initialRamdisk.path,
+          commandLine: configuration.commandLine + " console=hvc0"),
+        disks: configuration.disks.map {
+          .init(path: $0.file.path, format: $0.format.rawValue, isReadOnly: $0.isReadOnly)
+        }),
+      console: ListeningConsole(receive: console))
+    let watcher = DispatchSource.makeTimerSource()
+    watcher.schedule(deadline: .now() + 0.2, repeating: 0.2)
+    watcher.setEventHandler { if isCancelled() { machine.stop() } }
+    watcher.resume()
+    defer { watcher.cancel() }
+    if case .failed(let reason) = try machine.run() { throw MachineError(.software, reason) }
+  }
+}
+
+/// A console without input whose output goes to a function.
+private final class ListeningConsole: ConsoleBackend {
+  private let receive: @Sendable ([UInt8]) -> Void
+
+  init(receive: @escaping @Sendable ([UInt8]) -> Void) { self.receive = receive }
+
+  func start(
+    on loop: EventLoop, input: @escaping (UnsafeRawBufferPointer) -> Int, resize: @escaping (Int, Int) -> Void
+  ) {}
+  func write(_ bytes: UnsafeRawBufferPointer) { receive([UInt8](bytes)) }
+  func guestHasRoom() {}
+  func stop() {}
+}

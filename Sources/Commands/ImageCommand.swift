@@ -1,0 +1,151 @@
+import ArgumentParser
+import Foundation
+import Images
+
+/// `yadori image ...`: the images on this host.
+struct ImageCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "image", abstract: "Builds and manages images.",
+    subcommands: [
+      BuildImageCommand.self, ListImagesCommand.self, ImageInformationCommand.self, RemoveImageCommand.self,
+    ])
+}
+
+struct BuildImageCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "build", abstract: "Builds a Debian image, without root, on any host.")
+
+  @Argument(help: "The distribution: debian.")
+  var distribution = "debian"
+
+  @Option(help: "The image's name (the distribution's, or 'tiny').")
+  var name: String?
+
+  @Option(help: "standard (systemd, apt, SSH server) or tiny (kernel and busybox).")
+  var variant: ImageBuildOptions.Variant = .standard
+
+  @Option(help: "A Debian mirror; else YADORI_MIRROR, else the one that this host's apt uses.")
+  var mirror: String?
+
+  @Option(help: "A keyring to check the mirror's signature with.")
+  var keyring: String?
+
+  @Option(help: "More packages: NAME,NAME. May be repeated.")
+  var include: [String] = []
+
+  @Option(help: "The guest's host name.")
+  var hostname: String?
+
+  @Option(help: "A user who may use sudo.")
+  var user: String?
+
+  @Option(help: "A file with a public key for SSH logins.")
+  var sshKey: String?
+
+  @Option(help: "The user's (or root's) password; without one the console logs in by itself.")
+  var password: String?
+
+  @Option(help: "Size of the disk.")
+  var diskSize: ByteCount?
+
+  @Flag(help: "Replace an image of the same name.")
+  var replace = false
+
+  func run() throws {
+    var options = ImageBuildOptions(name: name ?? (variant == .tiny ? "tiny" : distribution), variant: variant)
+    options.distribution = distribution
+    options.mirror = mirror
+    options.keyring = keyring
+    options.include = include.flatMap { $0.split(separator: ",").map(String.init) }
+    if let hostname { options.hostname = hostname }
+    options.user = user
+    options.password = password
+    options.replaceExisting = replace
+    if let diskSize { options.diskSize = diskSize.bytes }
+    if let sshKey {
+      guard let text = try? String(contentsOfFile: sshKey, encoding: .utf8) else {
+        throw CommandFailure(.noInput, "--ssh-key: can't read '\(sshKey)'; give the file of a public key")
+      }
+      options.sshKey = text
+    }
+    let image = try ImageBuilding.build(options)
+    print(image.folder.path)
+  }
+}
+
+extension ImageBuildOptions.Variant: ExpressibleByArgument {}
+
+struct ListImagesCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "list", abstract: "Lists the images on this host.")
+
+  @Flag(help: "Write JSON.")
+  var json = false
+
+  func run() throws {
+    let images = ImageStore().list()
+    if json {
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+      print(String(decoding: try encoder.encode(images.map(\.manifest)), as: UTF8.self))
+      return
+    }
+    let rows = images.map { image in
+      [
+        image.manifest.name, "\(image.manifest.distribution) \(image.manifest.version)", image.manifest.variant,
+        "\(image.allocatedByteCount >> 20) MiB", image.manifest.created,
+      ]
+    }
+    let header = ["NAME", "SYSTEM", "VARIANT", "SIZE", "CREATED"]
+    let widths = header.indices.map { column in ([header] + rows).map { $0[column].count }.max() ?? 0 }
+    for row in [header] + rows {
+      print(zip(row, widths).map { $0.padding(to: $1 + 2) }.joined().trimmingCharacters(in: .whitespaces))
+    }
+  }
+}
+
+struct ImageInformationCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "info", abstract: "Shows what an image holds.")
+
+  @Argument(help: "The image's name.")
+  var name: String
+
+  @Flag(help: "Write the whole manifest, as JSON.")
+  var json = false
+
+  func run() throws {
+    let image = try ImageStore().find(name)
+    if json {
+      let text = try String(contentsOf: image.folder.appendingPathComponent("manifest.json"), encoding: .utf8)
+      print(text, terminator: "")
+      return
+    }
+    let manifest = image.manifest
+    print("Name        \(manifest.name)")
+    print("System      \(manifest.distribution) \(manifest.version) \(manifest.architecture), \(manifest.variant)")
+    print("Created     \(manifest.created)\(manifest.signatureChecked ? "" : " (signature not checked)")")
+    print("Folder      \(image.folder.path)")
+    print("Takes       \(image.allocatedByteCount >> 20) MiB")
+    if let disk = manifest.disk { print("Disk        \(disk.virtualByteCount >> 20) MiB, \(disk.format.rawValue)") }
+    print("Parameters  \(manifest.commandLine)")
+    print("Packages    \(manifest.packages.count)")
+  }
+}
+
+struct RemoveImageCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "remove", abstract: "Removes images.")
+
+  @Argument(help: "The images' names.")
+  var names: [String]
+
+  func run() throws {
+    let store = ImageStore()
+    for name in names {
+      let machine = store.folder.deletingLastPathComponent().appendingPathComponent("machines/\(name)")
+      if FileManager.default.fileExists(atPath: machine.path) {
+        throw CommandFailure(
+          .unavailable, "the machine '\(name)' stands on this image; remove '\(machine.path)' first")
+      }
+      try store.remove(name)
+    }
+  }
+}

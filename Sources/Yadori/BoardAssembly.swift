@@ -1,0 +1,100 @@
+import Board
+import Console
+import Foundation
+import Hart
+import HostSystem
+import Network
+import Storage
+import Virtio
+
+/// Turns a configuration into a board: opens the files that it names and checks it against the host.
+struct BoardAssembly {
+  let board: Board
+  let disks: [any BlockStorage]
+
+  init(_ configuration: VirtualMachineConfiguration, console: any ConsoleBackend) throws {
+    try Self.check(configuration)
+    let boot = configuration.boot
+    let description = BootDescription(
+      firmware: try Self.firmware(boot.firmware),
+      kernel: try boot.kernel.map { try Self.file($0, "--kernel") },
+      initialRAMDisk: try boot.initialRAMDisk.map { try Self.file($0, "--initrd") },
+      commandLine: boot.commandLine,
+      deviceTree: try boot.deviceTree.map { try Self.file($0, "--dtb") })
+    var disks: [any BlockStorage] = []
+    do {
+      for disk in configuration.disks {
+        disks.append(
+          try DiskImage.open(
+            path: disk.path, readOnly: disk.isReadOnly, format: disk.format.flatMap(DiskFormat.init(rawValue:))))
+      }
+      // The UART and the virtio console share the one terminal: whichever the guest uses last gets the input.
+      let shared = SharedConsole(console)
+      var devices: [any VirtioDevice] = zip(disks, configuration.disks).map { storage, disk in
+        VirtioBlock(storage: storage, serial: disk.serial)
+      }
+      if let network = configuration.network {
+        devices.append(VirtioNet(backend: try Self.backend(network.attachment), mac: network.address))
+      }
+      let uartEnd = shared.makeEnd()
+      devices.append(VirtioConsole(ports: [.init(backend: shared.makeEnd(), isConsole: true)]))
+      devices.append(VirtioEntropy())
+      board = try Board(
+        BoardConfiguration(
+          hartCount: configuration.hartCount, memorySize: configuration.memorySize,
+          hart: HartConfiguration(virtualAddressBits: configuration.virtualAddressBits), boot: description,
+          console: uartEnd, devices: devices, transport: configuration.transport == .pci ? .pci : .mmio))
+    } catch {
+      for disk in disks { try? disk.close() }
+      throw error
+    }
+    self.disks = disks
+  }
+
+  private static func check(_ configuration: VirtualMachineConfiguration) throws {
+    let size = configuration.memorySize
+    guard size >= 1 << 20, size % 4096 == 0 else {
+      throw MachineError(.usage, "-m: \(size) bytes of RAM; give at least 1M, in multiples of 4K (512M, 2G)")
+    }
+    if let limit = HostResources.memoryLimit, size > limit {
+      throw MachineError(
+        .usage, "-m: \(size >> 20)M of RAM, but this host has \(limit >> 20)M; give less")
+    }
+    guard (1...64).contains(configuration.hartCount) else {
+      throw MachineError(.usage, "-c: \(configuration.hartCount) harts; give 1 to 64")
+    }
+  }
+
+  private static func firmware(
+    _ firmware: VirtualMachineConfiguration.Boot.Firmware
+  ) throws -> BootDescription.Firmware {
+    switch firmware {
+    case .builtIn: .builtIn
+    case .none: .none
+    case .file(let path): .file(try file(path, "--firmware"))
+    }
+  }
+
+  private static func file(_ path: String, _ flag: String) throws -> BootFile {
+    var isFolder: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+      throw MachineError(.noInput, "\(flag): there is no file '\(path)'; check the name")
+    }
+    guard !isFolder.boolValue else { throw MachineError(.noInput, "\(flag): '\(path)' is a folder; name a file in it") }
+    do {
+      return try BootFile(path: path)
+    } catch {
+      throw MachineError(.noInput, "\(flag): can't read '\(path)'; check its permissions")
+    }
+  }
+
+  private static func backend(
+    _ attachment: VirtualMachineConfiguration.Network.Attachment
+  ) throws -> any NetworkBackend {
+    switch attachment {
+    case .user(let forwards):
+      return UserNetwork(UserNetworkConfiguration(portForwards: try forwards.map { try PortForward(parsing: $0) }))
+    case .tap(let name): return TapNetwork(name: name)
+    }
+  }
+}

@@ -1,0 +1,189 @@
+import Board
+import Bus
+import Console
+import Foundation
+import Hart
+import Storage
+
+/// A machine: made from a configuration, run to its end, paused and saved on the way.
+///
+/// `run` does the work on the calling thread and returns when the machine has ended; the other methods may be called
+/// from any thread meanwhile.
+public final class VirtualMachine: @unchecked Sendable {
+  /// How a run ended.
+  public enum Outcome: Equatable, Sendable {
+    /// The guest switched the machine off; 0 stands for success, other codes are the guest's.
+    case shutdown(code: Int)
+    /// `stop` was called.
+    case stopped
+    /// The state was saved as `saveState` in `run` asked.
+    case saved
+    /// The machine can't go on, for this reason.
+    case failed(String)
+  }
+
+  private enum Event {
+    case power(PowerEvent)
+    case stop
+    case pause
+    case resume
+    case togglePause
+    case limit
+  }
+
+  public let configuration: VirtualMachineConfiguration
+  private let board: Board
+  private let disks: [any BlockStorage]
+  private var threads: HartThreads?
+  private let condition = NSCondition()
+  private var events: [Event] = []
+
+  /// Builds a machine that will boot. Throws `MachineError`, or the error of the room that refuses (each is one line
+  /// that says what to do).
+  public convenience init(_ configuration: VirtualMachineConfiguration, console: any ConsoleBackend) throws {
+    try self.init(assembling: configuration, console: console)
+    board.boot()
+  }
+
+  private init(assembling configuration: VirtualMachineConfiguration, console: any ConsoleBackend) throws {
+    self.configuration = configuration
+    let assembly = try BoardAssembly(configuration, console: console)
+    board = assembly.board
+    disks = assembly.disks
+    board.onPowerEvent = { [weak self] event in self?.post(.power(event)) }
+  }
+
+  /// Builds a machine that goes on where the one in the file stood. The disks must be as they were then.
+  /// - Parameter adjust: changes the saved configuration first (moved files, other port forwards).
+  public convenience init(
+    restoring path: String, console: any ConsoleBackend,
+    adjust: (inout VirtualMachineConfiguration) -> Void = { _ in }
+  ) throws {
+    let saved = try SavedMachine(path: path)
+    var configuration = saved.manifest.configuration
+    adjust(&configuration)
+    try self.init(assembling: configuration, console: console)
+    do {
+      try saved.restoreMemory(board.memory)
+      board.clock.set(saved.manifest.clock)
+      let states = Dictionary(saved.manifest.components.map { ($0.identifier, $0) }) { first, _ in first }
+      for keeper in board.stateKeepers {
+        guard let state = states[keeper.stateIdentifier] else {
+          throw StateError("it has no state for '\(keeper.stateIdentifier)'")
+        }
+        try keeper.restoreEncodedState(state)
+      }
+    } catch let error as StateError {
+      throw MachineError(.data, "the saved machine '\(path)' doesn't fit: \(error.message)")
+    }
+  }
+
+  /// The memory between the program's symbols begin_signature and end_signature, one 32-bit hexadecimal word a line.
+  public func signature() throws -> String { try board.signature() }
+
+  /// Instructions retired by all harts since the machine was new. Exact while it doesn't run.
+  public var retiredInstructions: UInt64 { board.harts.reduce(0) { $0 &+ $1.retiredInstructions } }
+
+  /// Where a run is to be cut: when hart 0 has retired this many instructions since the machine was new, the state is
+  /// written to the file and the run ends.
+  public struct SavePoint: Sendable {
+    public let instructions: UInt64
+    public let path: String
+
+    public init(instructions: UInt64, path: String) {
+      self.instructions = instructions
+      self.path = path
+    }
+  }
+
+  /// Runs the machine until it ends. Once only. Throws the error of a backend that can't start.
+  /// - Parameter isReady: called when everything on the host is set up, before the first instruction.
+  public func run(until savePoint: SavePoint? = nil, isReady: () -> Void = {}) throws -> Outcome {
+    precondition(threads == nil, "a machine is run once")
+    defer { for disk in disks { try? disk.close() } }
+    do {
+      try board.start()
+    } catch {
+      board.stop()
+      throw error
+    }
+    defer { board.stop() }
+    isReady()
+    let threads = HartThreads(board.harts, limit: savePoint?.instructions) { [weak self] in self?.post(.limit) }
+    self.threads = threads
+    defer { threads.end() }
+    // A machine that was saved after its end, or stopped before its start, has nothing to run.
+    threads.resume()
+    var pausedAt: UInt64?
+    while true {
+      switch nextEvent() {
+      case .power(.shutdown(let code)): return .shutdown(code: code)
+      case .power(.failed(let reason)): return .failed(reason)
+      case .power(.reboot):
+        threads.pause()
+        board.reset()
+        threads.resume()
+      case .stop: return .stopped
+      case .limit:
+        threads.pause()
+        if let savePoint { try save(to: savePoint.path) }
+        return .saved
+      case .pause:
+        guard pausedAt == nil else { continue }
+        threads.pause()
+        pausedAt = board.clock.ticks()
+      case .resume:
+        guard let ticks = pausedAt else { continue }
+        pausedAt = nil
+        // The guest doesn't see the pause.
+        board.clock.set(ticks)
+        threads.resume()
+      case .togglePause: post(pausedAt == nil ? .pause : .resume)
+      }
+    }
+  }
+
+  private func save(to path: String) throws {
+    let disks = self.disks
+    let board = self.board
+    let components = try board.loop.performAndWait {
+      Result {
+        for disk in disks where !disk.isReadOnly { try disk.flush() }
+        return try board.stateKeepers.map { try $0.encodedState() }
+      }
+    }.get()
+    try SavedMachine.write(
+      SavedMachine.Manifest(configuration: configuration, clock: board.clock.ticks(), components: components),
+      memory: board.memory, to: path)
+  }
+
+  private func post(_ event: Event) {
+    condition.lock()
+    events.append(event)
+    condition.broadcast()
+    condition.unlock()
+  }
+
+  private func nextEvent() -> Event {
+    condition.lock()
+    defer { condition.unlock() }
+    while events.isEmpty { condition.wait() }
+    return events.removeFirst()
+  }
+
+  /// Ends the run at once, as pulling the plug would. Any thread.
+  public func stop() { post(.stop) }
+
+  /// Stops all harts between two instructions, until `resume`. Any thread.
+  public func pause() { post(.pause) }
+  public func resume() { post(.resume) }
+
+  /// Pauses a running machine, resumes a paused one. Any thread.
+  public func togglePause() { post(.togglePause) }
+
+  /// Sends a break on the serial line. Any thread.
+  public func sendBreak() {
+    let board = self.board
+    board.loop.perform { board.uart.receiveBreak() }
+  }
+}
