@@ -1,0 +1,95 @@
+import Crypto
+import Glibc
+
+/// Bytes that are written once, from the beginning to the end.
+package protocol ByteSink: AnyObject {
+  func write(_ bytes: UnsafeRawBufferPointer) throws
+}
+
+extension ByteSink {
+  package func write(_ bytes: [UInt8]) throws { try bytes.withUnsafeBytes { try write($0) } }
+}
+
+package final class MemorySink: ByteSink {
+  package private(set) var bytes: [UInt8] = []
+  package init() {}
+  package func write(_ bytes: UnsafeRawBufferPointer) throws { self.bytes.append(contentsOf: bytes) }
+}
+
+/// A new file of the host, written through a buffer. Its SHA-256 is known at the end.
+package final class FileSink: ByteSink {
+  private let descriptor: Int32
+  private let path: String
+  private var buffer: [UInt8] = []
+  private var hash = SHA256()
+  package private(set) var byteCount: UInt64 = 0
+  private var isOpen = true
+
+  /// - Parameter mode: the permission bits of the file, before the umask.
+  package init(path: String, mode: mode_t = 0o644) throws {
+    descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode)
+    self.path = path
+    if descriptor < 0 { throw ImageError.last("can't create \(path)") }
+    buffer.reserveCapacity(1 << 20)
+  }
+
+  deinit { if isOpen { close(descriptor) } }
+
+  package func write(_ bytes: UnsafeRawBufferPointer) throws {
+    byteCount += UInt64(bytes.count)
+    hash.update(bufferPointer: bytes)
+    if buffer.count + bytes.count > 1 << 20 { try drain() }
+    if bytes.count >= 1 << 20 {
+      try put(bytes)
+    } else {
+      buffer.append(contentsOf: bytes)
+    }
+  }
+
+  private func drain() throws {
+    try buffer.withUnsafeBytes { try put($0) }
+    buffer.removeAll(keepingCapacity: true)
+  }
+
+  private func put(_ bytes: UnsafeRawBufferPointer) throws {
+    var rest = bytes
+    while rest.count > 0 {
+      let count = Glibc.write(descriptor, rest.baseAddress, rest.count)
+      if count < 0 {
+        if errno == EINTR { continue }
+        throw ImageError.last("can't write \(path)")
+      }
+      rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+    }
+  }
+
+  /// Writes what is left, makes it durable and closes the file. Returns the SHA-256 as lower-case hex digits.
+  @discardableResult
+  package func finish() throws -> String {
+    try drain()
+    if fsync(descriptor) != 0 && errno != EINVAL { throw ImageError.last("can't write \(path)") }
+    isOpen = false
+    if close(descriptor) != 0 { throw ImageError.last("can't write \(path)") }
+    return hash.finalize().hexadecimal
+  }
+}
+
+extension SHA256.Digest {
+  package var hexadecimal: String {
+    let digits = Array("0123456789abcdef".utf8)
+    return String(decoding: flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+  }
+}
+
+/// The SHA-256 of a file, as lower-case hex digits.
+package func sha256(ofFile path: String, task: ImageTask? = nil) throws -> String {
+  let source = try FileSource(path: path)
+  var hash = SHA256()
+  var chunk = [UInt8](repeating: 0, count: 1 << 20)
+  while true {
+    try task?.checkCancellation()
+    let count = try chunk.withUnsafeMutableBytes { try source.read(into: $0) }
+    if count == 0 { return hash.finalize().hexadecimal }
+    chunk.withUnsafeBytes { hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+  }
+}
