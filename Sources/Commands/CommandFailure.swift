@@ -16,6 +16,11 @@ struct CommandFailure: Error {
     exitCode = code.rawValue
   }
 
+  private init(exitCode: Int32, message: String) {
+    self.message = message
+    self.exitCode = exitCode
+  }
+
   /// Nil for errors of the argument parser, which words its own.
   init?(_ error: any Error) {
     switch error {
@@ -26,9 +31,7 @@ struct CommandFailure: Error {
     case let error as NetworkError: self.init(Self.code(of: error), error.message)
     case let error as ConsoleError: self.init(.unavailable, error.message)
     case let error as HostError: self.init(.host, error.message)
-    case let error as ImageError:
-      message = error.message
-      exitCode = error.exitStatus
+    case let error as ImageError: self.init(exitCode: error.exitStatus, message: error.message)
     default: return nil
     }
   }

@@ -89,7 +89,7 @@ struct RunCommand: ParsableCommand {
   }
 
   func run() throws {
-    BrokenPipes.ignore()
+    BrokenPipes.becomeErrors()
     let savePoint = try self.savePoint()
     let console = TerminalConsole()
     let machine: VirtualMachine

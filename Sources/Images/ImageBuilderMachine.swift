@@ -53,7 +53,7 @@ final class BuilderConsole: @unchecked Sendable {
   init(task: ImageTask, packageCount: Int, logPath: String) {
     self.task = task
     self.packageCount = packageCount
-    FileManager.default.createFile(atPath: logPath, contents: nil)
+    _ = FileManager.default.createFile(atPath: logPath, contents: nil)
     log = FileHandle(forWritingAtPath: logPath)
   }
 

@@ -24,7 +24,7 @@ package struct KernelModule: Sendable {
       guard let equals = record.firstIndex(of: UInt8(ascii: "=")) else { continue }
       let value = String(decoding: record[(equals + 1)...], as: UTF8.self)
       switch String(decoding: record[..<equals], as: UTF8.self) {
-      case "depends": dependencies = value.split(separator: ",").map { $0.replacing("-", with: "_") }
+      case "depends": dependencies = value.split(separator: ",").map { String($0.replacing("-", with: "_")) }
       case "alias": aliases.append(value)
       case "softdep": softDependencies.append(value)
       default: break
@@ -35,7 +35,7 @@ package struct KernelModule: Sendable {
   /// "kernel/fs/9p/9p.ko.xz" is the module "9p".
   package static func name(ofPath path: String) -> String {
     let file = path.split(separator: "/").last ?? ""
-    return file.prefix { $0 != "." }.replacing("-", with: "_")
+    return String(file.prefix { $0 != "." }.replacing("-", with: "_"))
   }
 
   /// The modules that want to be loaded before this one, if they are there.
@@ -47,7 +47,7 @@ package struct KernelModule: Sendable {
           isBefore = word == "pre:"
           return nil
         }
-        return isBefore ? word.replacing("-", with: "_") : nil
+        return isBefore ? String(word.replacing("-", with: "_")) : nil
       }
     }
   }

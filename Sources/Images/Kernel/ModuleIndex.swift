@@ -57,7 +57,7 @@ package struct ModuleIndex {
       let text = String(decoding: record, as: UTF8.self)
       guard let dot = text.firstIndex(of: "."), text[dot...].hasPrefix(".alias=") else { continue }
       let alias = text[text.index(dot, offsetBy: 7)...]
-      trie.insert(underscored(String(alias)), value: text[..<dot].replacing("-", with: "_"), priority: 0)
+      trie.insert(underscored(String(alias)), value: String(text[..<dot].replacing("-", with: "_")), priority: 0)
     }
     return trie
   }

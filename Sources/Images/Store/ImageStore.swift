@@ -148,16 +148,12 @@ public struct ImageStore: Sendable {
     let place = folder.appendingPathComponent(manifest.name)
     if FileManager.default.fileExists(atPath: place.path) {
       guard replacing else { throw Self.exists(manifest.name) }
-      // The old and the new change places, then the old goes.
-      if renameat2(AT_FDCWD, work.path, AT_FDCWD, place.path, UInt32(RENAME_EXCHANGE)) != 0 {
-        let old = folder.appendingPathComponent(".removed-\(manifest.name)-\(UUID().uuidString)").path
-        if rename(place.path, old) != 0 || rename(work.path, place.path) != 0 {
-          throw ImageError.last("can't replace \(place.path)")
-        }
-        try? FileManager.default.removeItem(atPath: old)
-      } else {
-        try? FileManager.default.removeItem(at: work)
+      // A killed process leaves either image under this name, or, between the two renames, none and both beside it.
+      let old = folder.appendingPathComponent(".removed-\(manifest.name)-\(UUID().uuidString)").path
+      if rename(place.path, old) != 0 || rename(work.path, place.path) != 0 {
+        throw ImageError.last("can't replace \(place.path)")
       }
+      try? FileManager.default.removeItem(atPath: old)
     } else if rename(work.path, place.path) != 0 {
       throw ImageError.last("can't make \(place.path)")
     }
