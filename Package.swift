@@ -33,7 +33,7 @@ let package = Package(
       .product(name: "ArgumentParser", package: "swift-argument-parser"),
       .product(name: "Logging", package: "swift-log"),
     ]),
-    room("Images", ["Yadori", "CZlib", "CZstd", "CLZMA", .product(name: "Crypto", package: "swift-crypto")]),
+    room("Images", ["Storage", "CZlib", "CZstd", "CLZMA", .product(name: "Crypto", package: "swift-crypto")]),
     room("Yadori", ["Board", "Virtio", "Storage", "Network", "Console", "Hart", "Bus", "HostSystem", "CZstd"]),
     room("Board", ["Virtio", "Storage", "Network", "Console", "Hart", "RISCV", "Bus", "HostSystem", "CZlib"]),
     room("Virtio", ["Storage", "Network", "Console", "Bus", "HostSystem"]),

@@ -28,7 +28,7 @@ struct InstallingMachine: ImageBuilderMachine {
           commandLine: configuration.commandLine + " console=hvc0"),
         disks: configuration.disks.map {
           .init(path: $0.file.path, format: $0.format.rawValue, isReadOnly: $0.isReadOnly)
-        }),
+        }, transport: .pci),
       console: ListeningConsole(receive: console))
     let watcher = DispatchSource.makeTimerSource()
     watcher.schedule(deadline: .now() + 0.2, repeating: 0.2)

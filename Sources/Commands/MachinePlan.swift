@@ -24,6 +24,8 @@ struct MachinePlan {
     let image = try store.find(name)
     configuration.boot.kernel = image.kernel.path
     configuration.boot.initialRAMDisk = image.initialRamdisk.path
+    // Debian's kernel has PCI built in, virtio-mmio as a module: this way the console is there from the start.
+    configuration.transport = .pci
     let parameters = [image.manifest.commandLine, "console=hvc0", append ?? ""].filter { !$0.isEmpty }
     configuration.boot.commandLine = parameters.joined(separator: " ")
     guard let disk = image.disk, let description = image.manifest.disk else { return }

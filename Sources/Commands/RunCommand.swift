@@ -57,8 +57,8 @@ struct RunCommand: ParsableCommand {
   @Option(help: "The network card: user, tap=NAME or none (user for images, none otherwise).")
   var net: String?
 
-  @Option(help: "What devices are attached to: mmio or pci.")
-  var transport: Transport = .mmio
+  @Option(help: "What devices are attached to: mmio or pci (pci for images, mmio otherwise).")
+  var transport: Transport?
 
   @Option(help: "The highest translation mode offered: sv39, sv48 or sv57.")
   var mmu: TranslationMode = .sv57
@@ -130,7 +130,6 @@ struct RunCommand: ParsableCommand {
   private func makePlan() throws -> MachinePlan {
     var plan = MachinePlan()
     plan.configuration.hartCount = harts
-    plan.configuration.transport = transport == .pci ? .pci : .mmio
     plan.configuration.virtualAddressBits = mmu.bits
     plan.configuration.boot.commandLine = append
     plan.configuration.boot.initialRAMDisk = initrd
@@ -160,6 +159,7 @@ struct RunCommand: ParsableCommand {
     } else if initrd != nil, kernel == nil {
       throw CommandFailure(.usage, "--initrd needs --kernel")
     }
+    if let transport { plan.configuration.transport = transport == .pci ? .pci : .mmio }
     plan.configuration.disks += disk.map {
       .init(path: $0.path, format: $0.format, isReadOnly: $0.isReadOnly, serial: $0.serial)
     }

@@ -50,7 +50,14 @@ package final class DebianArchive {
         version = release.version
         codename = release.codename
       }
-      let list = try packageList(of: suite, release)
+      let list: [UInt8]
+      do {
+        list = try packageList(of: suite, release)
+      } catch let error as ImageError where suite.isOptional && error.code != .cancelled {
+        // A mirror in the middle of an update; the release itself does without.
+        task.warn("\(suite.name) is left out: \(error.message)")
+        continue
+      }
       index.add(list: list, mirror: suite.mirror)
       suites.append(suite)
     }
@@ -124,14 +131,18 @@ package final class DebianArchive {
     let plain = "main/binary-\(architecture)/Packages"
     for suffix in [".xz", ".gz", ""] {
       guard let list = release.lists[plain + suffix] else { continue }
-      let item = Downloader.Item(
-        url: "\(suite.mirror)/dists/\(suite.name)/\(plain)\(suffix)",
-        path: try cache.path("\(folder(of: suite))/Packages\(suffix)"), byteCount: list.byteCount, sha256: list.sha256,
-        isOptional: true)
-      guard try downloader.fetch([item], step: .fetchingIndex).contains(item.path) else { continue }
-      let source = try DecompressedSource(
-        FileSource(path: item.path), compression: Compression(fileName: item.path), name: item.path)
-      return try source.readAll(limit: 1 << 30, of: item.path)
+      let folder = "\(suite.mirror)/dists/\(suite.name)"
+      let path = try cache.path("\(self.folder(of: suite))/Packages\(suffix)")
+      // By its checksum first: that file stays while a mirror changes to the next list.
+      let places = ["main/binary-\(architecture)/by-hash/SHA256/\(list.sha256)", plain + suffix]
+      let isHere = try places.contains { place in
+        let item = Downloader.Item(
+          url: "\(folder)/\(place)", path: path, byteCount: list.byteCount, sha256: list.sha256, isOptional: true)
+        return try downloader.fetch([item], step: .fetchingIndex).contains(path)
+      }
+      guard isHere else { continue }
+      let source = try DecompressedSource(FileSource(path: path), compression: Compression(fileName: path), name: path)
+      return try source.readAll(limit: 1 << 30, of: path)
     }
     throw ImageError(
       .notFound,

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import Storage
 
 /// Puts the packages on a disk: one archive of all files made by the host, then a guest.
 struct DebianInstallation {
@@ -29,7 +30,8 @@ struct DebianInstallation {
       programs: programs.files, links: programs.links, build: buildFiles(preinst: preinst, late: late), to: builder)
     try builder.finish()
     let diskName = "disk.\(options.diskFormat.rawValue)"
-    try DiskCreation.create(path(diskName), format: options.diskFormat, byteCount: options.diskSize)
+    let diskFormat = DiskFormat(rawValue: options.diskFormat.rawValue) ?? .raw
+    try DiskImage.create(path: path(diskName), format: diskFormat, size: options.diskSize)
     try install(machine, kernelPath: kernelPath, diskName: diskName)
     for name in ["builder-initrd", "root.tar"] { unlink(path(name)) }
     let digest = try sha256(ofFile: path(diskName), task: task)
@@ -153,15 +155,5 @@ struct DebianInstallation {
       files.append(("authorized_keys", 0o600, Array(lines.utf8)))
     }
     return files
-  }
-}
-
-/// Makes the empty disk that is installed on.
-enum DiskCreation {
-  static func create(_ path: String, format: ImageManifest.DiskFormat, byteCount: UInt64) throws {
-    let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
-    if descriptor < 0 { throw ImageError.last("can't create \(path)") }
-    defer { close(descriptor) }
-    if ftruncate(descriptor, off_t(byteCount)) != 0 { throw ImageError.last("can't create \(path)") }
   }
 }

@@ -136,7 +136,7 @@ enum RamdiskScripts {
       . /build/settings
       say step format
       # The disk is new, so its inode tables are zero already.
-      mke2fs -q -F -t ext4 -L "$LABEL" -U "$UUID" -m 1 -E nodiscard,assume_storage_prezeroed=1,lazy_itable_init=1 \\
+      /usr/sbin/mke2fs -q -F -t ext4 -L "$LABEL" -U "$UUID" -m 1 -E nodiscard,assume_storage_prezeroed=1,lazy_itable_init=1 \\
         "$target" || fail "mke2fs ended with status $?"
       mkdir -p /target
       # Nothing on it needs to survive a crash before the end.
