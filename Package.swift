@@ -44,7 +44,6 @@ let package = Package(
     room("RISCV"),
     room("Bus", ["HostSystem"]),
     room("HostSystem", ["CHost"]),
-    .executableTarget(name: "hartbench", dependencies: ["Hart", "Bus"], swiftSettings: rules),
     .target(name: "CHost"),
     .systemLibrary(name: "CSlirp", providers: [.apt(["libslirp-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
