@@ -1,0 +1,46 @@
+# Yadori: `make run` boots Debian on this terminal, `make test` runs every test. Both install what they need.
+
+SWIFT ?= swift
+YADORI := .build/release/yadori
+PREFIX ?= /usr/local
+BUILD := $(SWIFT) build -c release
+SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources Fuzz/Package.swift Fuzz/Sources
+
+.PHONY: run build test check-tools tests lint format guests conformance bench install clean
+
+run: build
+	$(YADORI) run debian
+
+build:
+	@Scripts/install-packages build
+	$(BUILD) --product yadori
+
+test:
+	@Scripts/install-packages build test
+	$(MAKE) lint tests
+
+tests: guests
+	$(BUILD) --build-tests
+	$(SWIFT) test -c release --skip-build
+
+lint:
+	$(SWIFT) format lint --strict --recursive $(wildcard $(SOURCES))
+
+format:
+	$(SWIFT) format --in-place --recursive $(wildcard $(SOURCES))
+
+guests:
+	Guests/build
+
+# Runs a folder of test programs that were built elsewhere: make conformance SUITE=DIR
+conformance: build
+	Scripts/conformance $(YADORI) "$(SUITE)"
+
+bench: build guests
+	Scripts/bench $(YADORI)
+
+install: build
+	install -D $(YADORI) $(DESTDIR)$(PREFIX)/bin/yadori
+
+clean:
+	rm -rf .build
