@@ -12,6 +12,10 @@ struct AddressSpaceTests {
   let space: AddressSpace
   private let device = Probe()
   static let ram: UInt64 = 0x8000_0000
+  static let elsewhere: [(UInt64, Int)] = [
+    (0x0FFF_FFFF, 1), (0x0FFF_FFFE, 4), (0x1000_0100, 1), (0x1000_00FE, 4), (0x1000_00F9, 8), (0, 8), (.max, 1),
+    (.max, 8), (ram - 4, 8), (ram + 0x1FFC, 8), (ram + 0x2000, 1),
+  ]
 
   init() throws {
     space = AddressSpace(memory: try GuestMemory(base: PhysicalAddress(AddressSpaceTests.ram), size: 0x2000))
@@ -37,10 +41,7 @@ struct AddressSpaceTests {
     #expect(written.offset == 0x10 && written.width == 2)
   }
 
-  @Test(arguments: [
-    (0x0FFF_FFFF, 1), (0x0FFF_FFFE, 4), (0x1000_0100, 1), (0x1000_00FE, 4), (0x1000_00F9, 8), (0, 8), (UInt64.max, 1),
-    (UInt64.max, 8), (ram - 4, 8), (ram + 0x1FFC, 8), (ram + 0x2000, 1),
-  ])
+  @Test(arguments: elsewhere)
   func nothingAnswersElsewhere(address: UInt64, width: Int) {
     #expect(space.read(PhysicalAddress(address), width: width) == nil)
     #expect(!space.write(PhysicalAddress(address), width: width, value: .max))

@@ -5,6 +5,12 @@ import Testing
 struct GuestMemoryTests {
   static let base: UInt64 = 0x8000_0000
   static let size: UInt64 = 0x1_0000
+  static let end: UInt64 = base + size
+  static let outside: [(UInt64, UInt64)] = [
+    (end, 1), (end - 1, 2), (base - 1, 1), (base - 1, 2), (0, 1), (.max, 1), (.max, 2), (base, size + 1),
+    (base + 1, size), (base, .max), (base + 1, .max), (.max, .max), (base - 8, 16), (base + 8, .max - 7),
+  ]
+  static let inside: [(UInt64, UInt64)] = [(base, size), (base, 0), (end - 1, 1), (end, 0)]
   let memory: GuestMemory
 
   init() throws {
@@ -20,16 +26,12 @@ struct GuestMemoryTests {
     #expect(memory.load(address + 1, as: UInt32.self) == 0x0405_0607)
   }
 
-  @Test(arguments: [
-    (base + size, 1), (base + size - 1, 2), (base - 1, 1), (base - 1, 2), (0, 1), (.max, 1), (.max, 2),
-    (base, size + 1),
-    (base + 1, size), (base, .max), (base + 1, .max), (.max, .max), (base - 8, 16), (base + 8, .max - 7),
-  ])
+  @Test(arguments: outside)
   func nothingOutsideIsReached(address: UInt64, count: UInt64) {
     #expect(memory.bytes(at: PhysicalAddress(address), count: count) == nil)
   }
 
-  @Test(arguments: [(base, size), (base, 0), (base + size - 1, 1), (base + size, 0)])
+  @Test(arguments: inside)
   func everythingInsideIs(address: UInt64, count: UInt64) throws {
     let bytes = try #require(memory.bytes(at: PhysicalAddress(address), count: count))
     #expect(bytes.count == Int(count))

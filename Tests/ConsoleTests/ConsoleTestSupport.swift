@@ -9,11 +9,10 @@ final class PseudoTerminal {
   let slavePath: String
 
   init() {
-    master = posix_openpt(O_RDWR | O_NOCTTY)
-    precondition(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0)
-    slavePath = String(cString: ptsname(master))
-    slave = open(slavePath, O_RDWR | O_NOCTTY)
-    precondition(slave >= 0)
+    var (master, slave): (Int32, Int32) = (-1, -1)
+    precondition(openpty(&master, &slave, nil, nil, nil) == 0)
+    (self.master, self.slave) = (master, slave)
+    slavePath = String(cString: ttyname(slave))
   }
 
   deinit {

@@ -134,7 +134,7 @@ import Testing
   @Test func exitGivesTheTerminalBack() async throws {
     let before = terminal.mode
     let path = terminal.slavePath
-    await #expect(processExitsWith: .exitCode(3)) { [path] in
+    await #expect(processExitsWith: .exitCode(3)) { [path = path as String] in
       try takeTerminal(path)
       exit(3)
     }
@@ -145,7 +145,7 @@ import Testing
   func signalsGiveTheTerminalBack(number: Int32) async throws {
     let before = terminal.mode
     let path = terminal.slavePath
-    await #expect(processExitsWith: .signal(number)) { [path, number] in
+    await #expect(processExitsWith: .signal(number)) { [path = path as String, number = number as Int32] in
       try takeTerminal(path)
       // The handlers for faults may be others' (a debugger's); what counts is the default here.
       kill(getpid(), number)
@@ -157,7 +157,7 @@ import Testing
   @Test func aFaultGivesTheTerminalBack() async throws {
     let before = terminal.mode
     let path = terminal.slavePath
-    await #expect(processExitsWith: .failure) { [path] in
+    await #expect(processExitsWith: .failure) { [path = path as String] in
       try takeTerminal(path)
       fatalError("on purpose")
     }
