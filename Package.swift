@@ -35,7 +35,7 @@ let package = Package(
     ]),
     room("Images", ["Storage", "CZlib", "CZstd", "CLZMA", .product(name: "Crypto", package: "swift-crypto")]),
     room("Yadori", ["Board", "Virtio", "Storage", "Network", "Console", "Hart", "Bus", "HostSystem", "CZstd"]),
-    room("Board", ["Virtio", "Storage", "Network", "Console", "Hart", "RISCV", "Bus", "HostSystem", "CZlib"]),
+    room("Board", ["Virtio", "Storage", "Network", "Console", "Hart", "RISCV", "Bus", "HostSystem", "CHost", "CZlib"]),
     room("Virtio", ["Storage", "Network", "Console", "Bus", "HostSystem"]),
     room("Storage", ["HostSystem", "CHost", "CZlib", "CZstd"]),
     room("Network", ["HostSystem", "CSlirp"]),

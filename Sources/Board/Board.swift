@@ -70,7 +70,9 @@ public final class Board: @unchecked Sendable {
           InterruptLine { hart.setInterrupt(.supervisorExternal, $0) },
         ]
       })
-    uart = UART16550(backend: configuration.console, loop: loop, interrupt: plic.line(MemoryMap.Source.uart))
+    let uart = UART16550(backend: configuration.console, loop: loop)
+    uart.interrupt = plic.line(MemoryMap.Source.uart, claimed: { [weak uart] in uart?.interruptWasClaimed() })
+    self.uart = uart
     realTimeClock = GoldfishRTC(
       wallClock: configuration.wallClock, loop: loop, interrupt: plic.line(MemoryMap.Source.realTimeClock))
     let images = [configuration.flash.0, configuration.flash.1]

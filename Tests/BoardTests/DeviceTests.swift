@@ -139,6 +139,34 @@ import Testing
     #expect(stored.withLock { $0.map(\.1) } == [4, 4, 16, CFIFlash.blockSize])
   }
 
+  @Test func aFileTakesTheChanges() throws {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("flash-\(UUID().uuidString).img").path
+    try Data(repeating: 0xFF, count: CFIFlash.blockSize).write(to: URL(fileURLWithPath: path))
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    do {
+      let file = try FlashFile(path: path, isReadOnly: false)
+      #expect(throws: HostError.self) { try FlashFile(path: path, isReadOnly: false) }
+      let flash = try CFIFlash(identifier: "flash1", contents: file.image.contents, store: file.image.store)
+      flash.write32(0x10, 0x40)
+      flash.write32(0x10, 0x1234_5678)
+      #expect(flash.read32(0) == 0x0080_0080)
+      // Beyond the file there is nothing to keep it.
+      flash.write32(UInt64(CFIFlash.blockSize), 0x40)
+      flash.write32(UInt64(CFIFlash.blockSize), 0)
+      #expect(flash.read32(0) & 0x10 != 0)
+    }
+    let contents = try Data(contentsOf: URL(fileURLWithPath: path))
+    #expect(contents.count == CFIFlash.blockSize)
+    #expect(Array(contents[0x10..<0x14]) == [0x78, 0x56, 0x34, 0x12])
+    let file = try FlashFile(path: path, isReadOnly: true)
+    let flash = try CFIFlash(identifier: "flash0", contents: file.image.contents, isReadOnly: true)
+    flash.write32(0x10, 0x40)
+    flash.write32(0x10, 0)
+    #expect(flash.read32(0) & 0x10 != 0)
+    flash.write32(0, 0xFF)
+    #expect(flash.read32(0x10) == 0x1234_5678)
+  }
+
   @Test func refusesWhatMakesNoSense() throws {
     let flash = try CFIFlash(identifier: "flash0")
     flash.write32(0, 0xE8)

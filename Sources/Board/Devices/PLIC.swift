@@ -48,6 +48,7 @@ public final class PLIC: BusDevice, StateKeeper, @unchecked Sendable {
 
   private let outputs: [InterruptLine]
   private let state: Mutex<State>
+  private let claimHandlers = Mutex<[Int: @Sendable () -> Void]>([:])
 
   /// `outputs`: the wire that each context drives, in the order of contexts.
   public init(outputs: [InterruptLine]) {
@@ -56,9 +57,11 @@ public final class PLIC: BusDevice, StateKeeper, @unchecked Sendable {
     state = Mutex(State(contexts: Array(repeating: Context(), count: outputs.count)))
   }
 
-  /// The wire of source `source` (1 to 96), for one device alone.
-  public func line(_ source: Int) -> InterruptLine {
+  /// The wire of source `source` (1 to 96), for one device alone. `claimed` is called after each claim of it, with no
+  /// lock held.
+  public func line(_ source: Int, claimed: (@Sendable () -> Void)? = nil) -> InterruptLine {
     precondition((1...PLIC.sourceCount).contains(source))
+    if let claimed { claimHandlers.withLock { $0[source] = claimed } }
     return InterruptLine { [unowned self] level in setLevel(source, level) }
   }
 
@@ -113,7 +116,13 @@ public final class PLIC: BusDevice, StateKeeper, @unchecked Sendable {
 
   public func read(offset: UInt64, width: Int) -> UInt64 {
     guard width == 4, offset % 4 == 0, let register = register(at: offset) else { return 0 }
-    return state.withLock { state in
+    let value = read(register)
+    if case .claim = register, value != 0 { claimHandlers.withLock { $0[Int(value)] }?() }
+    return value
+  }
+
+  private func read(_ register: Register) -> UInt64 {
+    state.withLock { state in
       switch register {
       case .priority(let source): return UInt64(state.priorities[source])
       case .pending(let word): return UInt64(state.pending.words[word])

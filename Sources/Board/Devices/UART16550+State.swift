@@ -16,7 +16,10 @@ extension UART16550 {
     var received: [UInt16] = []
     var hasOverrun = false
     /// Set when the transmitter becomes empty, cleared when the guest learns of it.
-    var hasTransmitterNews = false
+    var hasTransmitterNews = false { didSet { isTransmitterNewsClaimed = false } }
+    /// Some guests (xv6 before 2023) take the transmitter's interrupt and never read the register that ends it; on QEMU
+    /// each such event interrupts once. So the wire falls when the interrupt is claimed, until the next event.
+    var isTransmitterNewsClaimed = false
     /// The console was told that there is no room.
     var hasRefusedInput = false
 
@@ -51,8 +54,18 @@ extension UART16550 {
         return received.count >= receiveTrigger ? 0x04 : 0x0C
       }
       if interruptEnable & InterruptEnable.transmitterEmpty != 0, hasTransmitterNews { return 0x02 }
-      if interruptEnable & InterruptEnable.modemStatus != 0, modemStatusDelta != 0 { return 0x00 }
+      if modemStatusInterrupts { return 0x00 }
       return nil
+    }
+
+    /// What the interrupt wire stands at.
+    var drivesInterrupt: Bool {
+      guard let cause = interruptCause else { return false }
+      return cause != 0x02 || !isTransmitterNewsClaimed || modemStatusInterrupts
+    }
+
+    private var modemStatusInterrupts: Bool {
+      interruptEnable & InterruptEnable.modemStatus != 0 && modemStatusDelta != 0
     }
 
     /// CTS, DSR, RI and DCD: a terminal that is there and ready, or the guest's own outputs in loopback.

@@ -15,13 +15,13 @@ public final class UART16550: BusDevice, StateKeeper, @unchecked Sendable {
 
   private let backend: (any ConsoleBackend)?
   private let loop: EventLoop
-  private let interrupt: InterruptLine
+  /// Set before anything happens on the line.
+  public var interrupt = InterruptLine.unconnected
   private let state = Mutex(State())
 
-  public init(backend: (any ConsoleBackend)?, loop: EventLoop, interrupt: InterruptLine) {
+  public init(backend: (any ConsoleBackend)?, loop: EventLoop) {
     self.backend = backend
     self.loop = loop
-    self.interrupt = interrupt
   }
 
   /// Connects the console. On the loop's thread, or before it starts.
@@ -104,7 +104,15 @@ public final class UART16550: BusDevice, StateKeeper, @unchecked Sendable {
     if hasRoom { askForInput() }
   }
 
-  private func update(_ state: inout State) { interrupt.set(state.interruptCause != nil) }
+  private func update(_ state: inout State) { interrupt.set(state.drivesInterrupt) }
+
+  /// The interrupt controller has given the interrupt to a hart.
+  public func interruptWasClaimed() {
+    state.withLock { state in
+      state.isTransmitterNewsClaimed = true
+      update(&state)
+    }
+  }
 
   public func reset() {
     let hasRoom = state.withLock { state in
