@@ -162,6 +162,9 @@ import Testing
     var outside = ELFBuilder(instructions: [0x6F], at: 0x1_0000)
     outside.entry = 0x1_0000
     #expect(message(BootDescription(firmware: .none, kernel: BootFile("p.elf", outside))).contains("outside RAM"))
+    var overlapping = ELFBuilder(instructions: [0x6F])
+    overlapping.segments = Array(repeating: (0x8000_0000, 0x8000_0000, [0x6F, 0, 0, 0], 10 << 20), count: 2)
+    #expect(message(BootDescription(firmware: .none, kernel: BootFile("p.elf", overlapping))).contains("overlap"))
     let image = BootFile(name: "Image", contents: Data(BootTests.linuxImage()))
     #expect(
       message(

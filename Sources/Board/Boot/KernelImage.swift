@@ -47,6 +47,10 @@ struct KernelImage {
           ? "\(name): a segment (\(place)) lies outside RAM; give the machine more memory or link the program into RAM"
           : "\(name): doesn't fit into RAM (\(place)); give the machine more memory")
     }
+    // Segments that lie in each other's place could otherwise add up to any amount of work.
+    guard pieces.reduce(0, { $0 + $1.memorySize }) <= ram.upperBound - ram.lowerBound else {
+      throw BootError(.data, "\(name): damaged ELF file (its segments overlap)")
+    }
   }
 
   private static func fits(_ piece: Piece, _ ram: Range<UInt64>) -> Bool {

@@ -23,10 +23,12 @@ public final class FlashFile: Sendable {
         throw BootError(
           .configuration, "\(path): \(contents.count) bytes; a flash image has at most \(CFIFlash.byteCount)")
       }
-      let size = UInt64(contents.count)
-      image = BoardConfiguration.FlashImage(
-        contents: contents, isReadOnly: isReadOnly,
-        store: isReadOnly ? nil : { FlashFile.store($1, at: $0, in: descriptor, size: size) })
+      var store: CFIFlash.Store?
+      if !isReadOnly {
+        let size = UInt64(contents.count)
+        store = { offset, bytes in FlashFile.store(bytes, at: offset, in: descriptor, size: size) }
+      }
+      image = BoardConfiguration.FlashImage(contents: contents, isReadOnly: isReadOnly, store: store)
       self.descriptor = descriptor
     } catch {
       close(descriptor)
