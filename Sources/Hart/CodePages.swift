@@ -54,7 +54,8 @@ struct CodePages {
   private let buckets: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>?>
 
   static let undecoded = Slot(
-    operation: .reserved, rd: 32, rs1: 0, rs2: 0, length: 1, auxiliary: SlotKind.undecoded, roundingMode: 0, immediate: 0)
+    operation: .reserved, rd: 32, rs1: 0, rs2: 0, length: 1, auxiliary: SlotKind.undecoded, roundingMode: 0,
+    immediate: 0)
 
   init() {
     pages = .allocate(capacity: Self.capacity)
@@ -136,12 +137,15 @@ extension Hart {
       raise(TrapCause.instructionAccessFault, pc)
       return nil
     }
-    if isUniformlyProtected(page: physical) {
-      let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.indexMask)
-      entry.pointee = FetchEntry(tag: pc >> 12, page: page)
-      if translation.shift > 12, translation.shift < 63 {
-        TranslationCache.noteLargePage(fetchContext, address: pc, shift: translation.shift)
-      }
+    guard isUniformlyProtected(page: physical) else {
+      isFetchConfined = true
+      return confineFetch(pc, translation.physical) ? page : nil
+    }
+    isFetchConfined = false
+    let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.indexMask)
+    entry.pointee = FetchEntry(tag: pc >> 12, page: page)
+    if translation.shift > 12, translation.shift < 63 {
+      TranslationCache.noteLargePage(fetchContext, address: pc, shift: translation.shift)
     }
     return page
   }
@@ -216,6 +220,17 @@ extension Hart {
     let bits = UInt32(firstHalf) | UInt32(truncatingIfNeeded: half) << 16
     // Offset beyond the page, so that no branch takes its target for one in the same page.
     straddlingSlots[0] = makeSlot(decoder.decode(bits), offset: 1 << 20)
+    return true
+  }
+
+  /// Fills the page of one instruction with the one at `pc`, whose first half may be fetched. False: a trap was raised.
+  private func confineFetch(_ pc: UInt64, _ physical: UInt64) -> Bool {
+    guard let half = addressSpace.read(PhysicalAddress(physical), width: 2) else {
+      raise(TrapCause.instructionAccessFault, pc)
+      return false
+    }
+    if half & 3 == 3 { return decodeStraddling(pc, UInt16(truncatingIfNeeded: half)) }
+    straddlingSlots[0] = makeSlot(decoder.decode(UInt32(truncatingIfNeeded: half)), offset: 1 << 20)
     return true
   }
 

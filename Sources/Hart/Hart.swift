@@ -44,8 +44,11 @@ public final class Hart: @unchecked Sendable {
   var codePages: CodePages
   /// Number of instruction fences so far.
   var codeEpoch: UInt64 = 1
-  /// A page of one instruction, for one that lies across a page border.
+  /// A page of one instruction, for one that lies across a page border or in a page of mixed protection.
   let straddlingSlots: UnsafeMutablePointer<Slot>
+  /// The last fetch was from a page whose bytes don't all have one protection: only the instruction at pc, which stands
+  /// in `straddlingSlots`, may be executed without another look.
+  var isFetchConfined = false
   /// Whether any PMP entry is on.
   var hasMemoryProtection = false
   /// An SBI call has set pc anew instead of returning.
@@ -110,6 +113,7 @@ public final class Hart: @unchecked Sendable {
       .assumingMemoryBound(to: UInt64.self)
     straddlingSlots = .allocate(capacity: 3)
     straddlingSlots.initialize(repeating: CodePages.undecoded, count: 3)
+    straddlingSlots[1].auxiliary = SlotKind.pageEnd
     straddlingSlots[2].auxiliary = SlotKind.pageEnd
     wakeWord = .allocate(capacity: 1)
     wakeWord.initialize(to: 0)

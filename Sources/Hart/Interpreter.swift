@@ -35,10 +35,12 @@ extension Hart {
       let isFloatingPointOn = state.pointee.mstatus & MachineStatus.fs != 0
       let fetchEntry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.indexMask)
       var codePage: UnsafeMutablePointer<CodePage>
+      var isConfined = false
       if fetchEntry.pointee.tag == pc >> 12 {
         codePage = fetchEntry.pointee.page.unsafelyUnwrapped
       } else if let found = fetchPage(pc) {
         codePage = found
+        isConfined = isFetchConfined
       } else {
         state.pointee.retired &+= UInt64(counted - remaining)
         counted = remaining
@@ -51,9 +53,9 @@ extension Hart {
         if remaining <= 0 { break outer }
         continue outer
       }
-      var base = codePage.pointee.slots
-      var pageStart = pc & TranslationCache.pageMask
-      var cursor = base + Int((pc & 0xFFF) >> 1)
+      var base = isConfined ? straddlingSlots : codePage.pointee.slots
+      var pageStart = isConfined ? pc : pc & TranslationCache.pageMask
+      var cursor = isConfined ? base : base + Int((pc & 0xFFF) >> 1)
 
       inner: while true {
         remaining -= 1
