@@ -27,6 +27,7 @@ public struct PortForward: Hashable, Sendable, CustomStringConvertible {
     func refuse(_ why: String) -> NetworkError {
       NetworkError(.invalidArgument, "port forward '\(text)': \(why); write HOSTPORT:GUESTPORT, as in 2222:22")
     }
+    guard !text.isEmpty else { throw refuse("the host's port is missing") }
     var body = Substring(text)
     transport = .tcp
     if let slash = body.lastIndex(of: "/") {

@@ -44,7 +44,7 @@ package final class DiskFile {
         .invalidArgument, "\(path) is \(kind == S_IFDIR ? "a folder" : "no regular file"); give a disk image")
     }
     identity = Identity(device: UInt64(status.st_dev), node: UInt64(status.st_ino))
-    guard !isLocked || chost_lock_file(descriptor, readOnly ? 0 : 1) == 0 else {
+    guard !isLocked || DiskFile.lock(descriptor, readOnly: readOnly) else {
       let error = DiskFile.lockError(path, readOnly: readOnly)
       close()
       throw error
@@ -52,6 +52,18 @@ package final class DiskFile {
   }
 
   deinit { close() }
+
+  /// Takes the lock. A child process between its fork and its exec holds every lock of its parent for a moment, so a
+  /// refusal counts only when it lasts.
+  private static func lock(_ descriptor: Int32, readOnly: Bool) -> Bool {
+    for attempt in 0..<20 {
+      if chost_lock_file(descriptor, readOnly ? 0 : 1) == 0 { return true }
+      guard errno == EAGAIN || errno == EACCES else { return false }
+      if attempt < 19 { usleep(10_000) }
+    }
+    errno = EAGAIN
+    return false
+  }
 
   /// The file a path leads to, without opening it; nil when there is none.
   static func identity(of path: String) -> Identity? {

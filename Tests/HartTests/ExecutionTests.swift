@@ -56,7 +56,7 @@ private func encode(
     harness.hart.setInterrupt(.machineSoftware, true)
     harness.step(1)
     #expect(harness.hart[x: 7] == 3)
-    #expect(harness.csr(0x342) == 1 << 63 | 3)
+    #expect(harness.csr(0x342) == (UInt64(1) << 63 | 3))
     #expect(harness.csr(0x300) & 1 << 3 == 0)
   }
 
@@ -153,16 +153,18 @@ private func encode(
     }
     let others = [makeHart(1, at: base), makeHart(2, at: base + 0x100)]
     let threads = others.map { hart in HostThread(name: "hart") { _ = hart.run() } }
+    // Fences must reach harts that run: wait until they do.
+    while others.contains(where: { $0.retiredInstructions == 0 }) { HostThread.yield() }
     for _ in 0..<100 {
       harness.hart.fence(.instruction, on: others + [harness.hart])
       harness.hart.fence(.addresses(start: base, size: 4096, asid: nil), on: others)
     }
     for hart in others { hart.requestPause() }
     for thread in threads { thread.join() }
-    #expect(others.allSatisfy { $0.retiredInstructions > 0 })
+    #expect(others[0].pc == base)
   }
 
-  @Test func counterParallelAtomicsLoseNothing() throws {
+  @Test func parallelAtomicsLoseNothing() throws {
     let harness = try HartHarness()
     let rounds: UInt64 = 50_000
     // x11 rounds of amoadd.d x0, x5, (x10) and of an LR/SC increment at x12.

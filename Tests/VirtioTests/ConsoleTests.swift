@@ -25,8 +25,8 @@ import Virtio
     let terminal = FakeConsole()
     let device = VirtioConsole(backend: terminal)
     let rig = try Rig(.mmio, device)
-    terminal.type("early ")
     rig.driver.start(queues: [0, 1])
+    terminal.type("early ")
     let input = rig.driver[0]
     #expect(terminal.waiting.count == 6)
     let buffers = [input.writable(4), input.writable(4)]
