@@ -39,7 +39,8 @@ public final class VirtioMMIO: BusDevice, StateKeeper {
     static let configuration: UInt64 = 0x100
 
     static let magicValue: UInt64 = 0x7472_6976
-    static let vendorValue: UInt64 = 0x4452_4459
+    /// What drivers for this board look for: xv6 takes no other disk.
+    static let vendorValue: UInt64 = 0x554D_4551
   }
 
   private final class Interrupts: VirtioInterrupts {

@@ -156,9 +156,9 @@ public final class VirtioTransport: @unchecked Sendable {
     }
   }
 
-  private func accepts(_ features: UInt64) -> Bool {
-    features & ~offeredFeatures == 0 && features & VirtioFeature.version1 != 0
-  }
+  /// A driver that leaves VIRTIO_F_VERSION_1 out is served all the same, as a modern one (2.2.3 allows it): xv6 never
+  /// looks at the upper half of the features.
+  private func accepts(_ features: UInt64) -> Bool { features & ~offeredFeatures == 0 }
 
   private func reset() {
     let isFirst = guarded.withLock { guarded in
