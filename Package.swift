@@ -28,11 +28,13 @@ let package = Package(
   ],
   targets: [
     .executableTarget(name: "yadori", dependencies: ["Commands"], swiftSettings: rules),
-    room("Commands", [
-      "Yadori", "Images", "Board", "Storage", "Network", "Console", "HostSystem", "RISCV",
-      .product(name: "ArgumentParser", package: "swift-argument-parser"),
-      .product(name: "Logging", package: "swift-log"),
-    ]),
+    room(
+      "Commands",
+      [
+        "Yadori", "Images", "Board", "Storage", "Network", "Console", "HostSystem", "RISCV",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ]),
     room("Images", ["Storage", "CZlib", "CZstd", "CLZMA", .product(name: "Crypto", package: "swift-crypto")]),
     room("Yadori", ["Board", "Virtio", "Storage", "Network", "Console", "Hart", "Bus", "HostSystem", "CZstd"]),
     room("Board", ["Virtio", "Storage", "Network", "Console", "Hart", "RISCV", "Bus", "HostSystem", "CHost", "CZlib"]),
@@ -61,8 +63,8 @@ let package = Package(
     tests("Console", ["HostSystem"]),
     tests("Virtio", ["Bus", "HostSystem", "Storage", "Network", "Console"]),
     tests("Board", ["Hart", "RISCV", "Bus", "HostSystem", "Virtio", "Console"]),
-    tests("Images", ["Yadori"]),
-    tests("Yadori", ["Board", "Hart", "Storage"]),
-    tests("Commands", ["Images", "Yadori"]),
+    tests("Images", ["HostSystem"]),
+    tests("Yadori", ["Console"]),
+    tests("Commands", ["HostSystem", "yadori"]),
   ]
 )

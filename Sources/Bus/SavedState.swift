@@ -46,7 +46,8 @@ extension StateKeeper {
     }
     guard encoded.version == Self.stateVersion else {
       throw StateError(
-        "the saved state of '\(stateIdentifier)' has version \(encoded.version); this program reads \(Self.stateVersion)")
+        "the saved state of '\(stateIdentifier)' has version \(encoded.version); this program reads \(Self.stateVersion)"
+      )
     }
     let state: State
     do {

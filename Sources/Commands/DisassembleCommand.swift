@@ -59,7 +59,8 @@ struct DisassembleCommand: ParsableCommand {
       let bits = String(line.bits, radix: 16)
       let digits = String(repeating: "0", count: max(0, line.length * 2 - bits.count)) + bits
       let place = String(line.address, radix: 16)
-      output += "\(String(repeating: " ", count: max(0, 10 - place.count)))\(place): \(digits.padding(to: 8))  \(line.text)\n"
+      output +=
+        "\(String(repeating: " ", count: max(0, 10 - place.count)))\(place): \(digits.padding(to: 8))  \(line.text)\n"
       if output.utf8.count > 1 << 16 {
         FileHandle.standardOutput.write(Data(output.utf8))
         output = ""

@@ -7,7 +7,8 @@ public protocol ConsoleBackend: AnyObject {
   /// offered again after `guestHasRoom`. `resize` is called with the terminal's columns and rows, at once and at
   /// each change; never, where there is no terminal.
   func start(
-    on loop: EventLoop, input: @escaping (UnsafeRawBufferPointer) -> Int, resize: @escaping (_ columns: Int, _ rows: Int) -> Void
+    on loop: EventLoop, input: @escaping (UnsafeRawBufferPointer) -> Int,
+    resize: @escaping (_ columns: Int, _ rows: Int) -> Void
   ) throws
   /// Output of the guest. Any thread; order among calls of one thread is kept.
   func write(_ bytes: UnsafeRawBufferPointer)

@@ -105,6 +105,9 @@ public final class TerminalConsole: ConsoleBackend {
 
   private func readInput() {
     guard inputWatch != nil else { return }
+    // The descriptor may block, and what was there may have been read while the output was waited for (`write`).
+    var readiness = pollfd(fd: input, events: Int16(POLLIN), revents: 0)
+    guard poll(&readiness, 1, 0) > 0 else { return }
     var buffer = [UInt8](repeating: 0, count: 4096)
     let count = read(input, &buffer, buffer.count)
     guard count > 0 else {

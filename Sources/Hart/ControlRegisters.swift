@@ -176,7 +176,9 @@ extension Hart {
       s.pointee.mie = s.pointee.mie & ~s.pointee.mideleg | value & s.pointee.mideleg
     case ControlRegister.stvec: s.pointee.stvec = value & ~2
     case ControlRegister.scounteren: s.pointee.scounteren = value & 0xFFFF_FFFF
-    case ControlRegister.senvcfg: s.pointee.senvcfg = environmentConfiguration(value, writable: EnvironmentConfiguration.supervisorWritable, old: s.pointee.senvcfg)
+    case ControlRegister.senvcfg:
+      s.pointee.senvcfg = environmentConfiguration(
+        value, writable: EnvironmentConfiguration.supervisorWritable, old: s.pointee.senvcfg)
     case ControlRegister.sscratch: s.pointee.sscratch = value
     case ControlRegister.sepc: s.pointee.sepc = value & ~1
     case ControlRegister.scause: s.pointee.scause = value
@@ -209,7 +211,8 @@ extension Hart {
     case ControlRegister.mtvec: s.pointee.mtvec = value & ~2
     case ControlRegister.mcounteren: s.pointee.mcounteren = value & 0xFFFF_FFFF
     case ControlRegister.menvcfg:
-      s.pointee.menvcfg = environmentConfiguration(value, writable: EnvironmentConfiguration.machineWritable, old: s.pointee.menvcfg)
+      s.pointee.menvcfg = environmentConfiguration(
+        value, writable: EnvironmentConfiguration.machineWritable, old: s.pointee.menvcfg)
       translations.clearAll()
       updateTimers()
     case ControlRegister.mcountinhibit: s.pointee.mcountinhibit = 0

@@ -43,7 +43,9 @@ extension Hart {
     case .fnmsub_s:
       setS(Float32Bits.multiplyAdd(Float32Bits.negate(s(slot.rs1)), s(slot.rs2), s(slot.auxiliary), rounding, &flags))
     case .fnmadd_s:
-      setS(Float32Bits.multiplyAdd(Float32Bits.negate(s(slot.rs1)), s(slot.rs2), Float32Bits.negate(s(slot.auxiliary)), rounding, &flags))
+      setS(
+        Float32Bits.multiplyAdd(
+          Float32Bits.negate(s(slot.rs1)), s(slot.rs2), Float32Bits.negate(s(slot.auxiliary)), rounding, &flags))
     case .fsgnj_s: setS(Float32Bits.copySign(s(slot.rs1), s(slot.rs2)))
     case .fsgnjn_s: setS(Float32Bits.copyNegatedSign(s(slot.rs1), s(slot.rs2)))
     case .fsgnjx_s: setS(Float32Bits.xorSign(s(slot.rs1), s(slot.rs2)))
@@ -81,7 +83,9 @@ extension Hart {
     case .fnmsub_d:
       setD(Float64Bits.multiplyAdd(Float64Bits.negate(d(slot.rs1)), d(slot.rs2), d(slot.auxiliary), rounding, &flags))
     case .fnmadd_d:
-      setD(Float64Bits.multiplyAdd(Float64Bits.negate(d(slot.rs1)), d(slot.rs2), Float64Bits.negate(d(slot.auxiliary)), rounding, &flags))
+      setD(
+        Float64Bits.multiplyAdd(
+          Float64Bits.negate(d(slot.rs1)), d(slot.rs2), Float64Bits.negate(d(slot.auxiliary)), rounding, &flags))
     case .fsgnj_d: setD(Float64Bits.copySign(d(slot.rs1), d(slot.rs2)))
     case .fsgnjn_d: setD(Float64Bits.copyNegatedSign(d(slot.rs1), d(slot.rs2)))
     case .fsgnjx_d: setD(Float64Bits.xorSign(d(slot.rs1), d(slot.rs2)))

@@ -71,7 +71,8 @@ extension Hart {
         case .lui:
           x[cursor.rd] = cursor.immediate
         case .auipc:
-          x[cursor.rd] = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3 &+ cursor.immediate
+          x[cursor.rd] =
+            pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3 &+ cursor.immediate
         case .slti:
           x[cursor.rd] = signed(x[cursor.rs1]) < signed(cursor.immediate) ? 1 : 0
         case .sltiu:
@@ -113,9 +114,11 @@ extension Hart {
         case .slliw:
           x[cursor.rd] = word(x[cursor.rs1] &<< cursor.shift)
         case .srliw:
-          x[cursor.rd] = word(UInt64(UInt32(truncatingIfNeeded: x[cursor.rs1]) &>> UInt32(truncatingIfNeeded: cursor.shift)))
+          x[cursor.rd] = word(
+            UInt64(UInt32(truncatingIfNeeded: x[cursor.rs1]) &>> UInt32(truncatingIfNeeded: cursor.shift)))
         case .sraiw:
-          x[cursor.rd] = UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: x[cursor.rs1]) &>> Int32(truncatingIfNeeded: cursor.shift)))
+          x[cursor.rd] = UInt64(
+            bitPattern: Int64(Int32(truncatingIfNeeded: x[cursor.rs1]) &>> Int32(truncatingIfNeeded: cursor.shift)))
         case .addw:
           x[cursor.rd] = word(x[cursor.rs1] &+ x[cursor.rs2])
         case .subw:
@@ -123,9 +126,11 @@ extension Hart {
         case .sllw:
           x[cursor.rd] = word(x[cursor.rs1] &<< (x[cursor.rs2] & 31))
         case .srlw:
-          x[cursor.rd] = word(UInt64(UInt32(truncatingIfNeeded: x[cursor.rs1]) &>> UInt32(truncatingIfNeeded: x[cursor.rs2])))
+          x[cursor.rd] = word(
+            UInt64(UInt32(truncatingIfNeeded: x[cursor.rs1]) &>> UInt32(truncatingIfNeeded: x[cursor.rs2])))
         case .sraw:
-          x[cursor.rd] = UInt64(bitPattern: Int64(Int32(truncatingIfNeeded: x[cursor.rs1]) &>> Int32(truncatingIfNeeded: x[cursor.rs2])))
+          x[cursor.rd] = UInt64(
+            bitPattern: Int64(Int32(truncatingIfNeeded: x[cursor.rs1]) &>> Int32(truncatingIfNeeded: x[cursor.rs2])))
 
         // RV64I: control transfer (2.5)
         case .beq:
@@ -208,7 +213,8 @@ extension Hart {
           let address = x[cursor.rs1] &+ cursor.immediate
           let entry = readEntries + Int(address >> 12 & TranslationCache.indexMask)
           if entry.pointee.tag == address & (TranslationCache.pageMask | 7) {
-            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(as: UInt64.self)
+            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(
+              as: UInt64.self)
             x[cursor.rd] = value
           } else {
             guard let bits = loadSlowly(address, width: 8) else { break inner }
@@ -219,7 +225,8 @@ extension Hart {
           let address = x[cursor.rs1] &+ cursor.immediate
           let entry = readEntries + Int(address >> 12 & TranslationCache.indexMask)
           if entry.pointee.tag == address & (TranslationCache.pageMask | 3) {
-            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(as: Int32.self)
+            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(
+              as: Int32.self)
             x[cursor.rd] = UInt64(bitPattern: Int64(value))
           } else {
             guard let bits = loadSlowly(address, width: 4) else { break inner }
@@ -230,7 +237,8 @@ extension Hart {
           let address = x[cursor.rs1] &+ cursor.immediate
           let entry = readEntries + Int(address >> 12 & TranslationCache.indexMask)
           if entry.pointee.tag == address & (TranslationCache.pageMask | 3) {
-            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(as: UInt32.self)
+            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(
+              as: UInt32.self)
             x[cursor.rd] = UInt64(value)
           } else {
             guard let bits = loadSlowly(address, width: 4) else { break inner }
@@ -241,7 +249,8 @@ extension Hart {
           let address = x[cursor.rs1] &+ cursor.immediate
           let entry = readEntries + Int(address >> 12 & TranslationCache.indexMask)
           if entry.pointee.tag == address & (TranslationCache.pageMask | 1) {
-            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(as: Int16.self)
+            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(
+              as: Int16.self)
             x[cursor.rd] = UInt64(bitPattern: Int64(value))
           } else {
             guard let bits = loadSlowly(address, width: 2) else { break inner }
@@ -252,7 +261,8 @@ extension Hart {
           let address = x[cursor.rs1] &+ cursor.immediate
           let entry = readEntries + Int(address >> 12 & TranslationCache.indexMask)
           if entry.pointee.tag == address & (TranslationCache.pageMask | 1) {
-            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(as: UInt16.self)
+            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(
+              as: UInt16.self)
             x[cursor.rd] = UInt64(value)
           } else {
             guard let bits = loadSlowly(address, width: 2) else { break inner }
@@ -263,7 +273,8 @@ extension Hart {
           let address = x[cursor.rs1] &+ cursor.immediate
           let entry = readEntries + Int(address >> 12 & TranslationCache.indexMask)
           if entry.pointee.tag == address & TranslationCache.pageMask {
-            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(as: Int8.self)
+            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(
+              as: Int8.self)
             x[cursor.rd] = UInt64(bitPattern: Int64(value))
           } else {
             guard let bits = loadSlowly(address, width: 1) else { break inner }
@@ -274,7 +285,8 @@ extension Hart {
           let address = x[cursor.rs1] &+ cursor.immediate
           let entry = readEntries + Int(address >> 12 & TranslationCache.indexMask)
           if entry.pointee.tag == address & TranslationCache.pageMask {
-            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(as: UInt8.self)
+            let value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(
+              as: UInt8.self)
             x[cursor.rd] = UInt64(value)
           } else {
             guard let bits = loadSlowly(address, width: 1) else { break inner }
@@ -485,7 +497,9 @@ extension Hart {
           guard let old = loadReserved(x[cursor.rs1], as: UInt32.self) else { break inner }
           x[cursor.rd] = UInt64(bitPattern: Int64(Int32(bitPattern: old)))
         case .sc_w:
-          guard let stored = storeConditional(x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
+          guard let stored = storeConditional(x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else {
+            break inner
+          }
           x[cursor.rd] = stored ? 0 : 1
         case .amoswap_w:
           guard let old = atomic(.swap, x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
@@ -503,22 +517,32 @@ extension Hart {
           guard let old = atomic(.or, x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
           x[cursor.rd] = UInt64(bitPattern: Int64(Int32(bitPattern: old)))
         case .amomin_w:
-          guard let old = atomic(.minimum, x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
+          guard let old = atomic(.minimum, x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else {
+            break inner
+          }
           x[cursor.rd] = UInt64(bitPattern: Int64(Int32(bitPattern: old)))
         case .amomax_w:
-          guard let old = atomic(.maximum, x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
+          guard let old = atomic(.maximum, x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else {
+            break inner
+          }
           x[cursor.rd] = UInt64(bitPattern: Int64(Int32(bitPattern: old)))
         case .amominu_w:
-          guard let old = atomic(.minimumUnsigned, x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
+          guard let old = atomic(.minimumUnsigned, x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else {
+            break inner
+          }
           x[cursor.rd] = UInt64(bitPattern: Int64(Int32(bitPattern: old)))
         case .amomaxu_w:
-          guard let old = atomic(.maximumUnsigned, x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
+          guard let old = atomic(.maximumUnsigned, x[cursor.rs1], UInt32(truncatingIfNeeded: x[cursor.rs2])) else {
+            break inner
+          }
           x[cursor.rd] = UInt64(bitPattern: Int64(Int32(bitPattern: old)))
         case .lr_d:
           guard let old = loadReserved(x[cursor.rs1], as: UInt64.self) else { break inner }
           x[cursor.rd] = old
         case .sc_d:
-          guard let stored = storeConditional(x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
+          guard let stored = storeConditional(x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else {
+            break inner
+          }
           x[cursor.rd] = stored ? 0 : 1
         case .amoswap_d:
           guard let old = atomic(.swap, x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
@@ -536,16 +560,24 @@ extension Hart {
           guard let old = atomic(.or, x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
           x[cursor.rd] = old
         case .amomin_d:
-          guard let old = atomic(.minimum, x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
+          guard let old = atomic(.minimum, x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else {
+            break inner
+          }
           x[cursor.rd] = old
         case .amomax_d:
-          guard let old = atomic(.maximum, x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
+          guard let old = atomic(.maximum, x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else {
+            break inner
+          }
           x[cursor.rd] = old
         case .amominu_d:
-          guard let old = atomic(.minimumUnsigned, x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
+          guard let old = atomic(.minimumUnsigned, x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else {
+            break inner
+          }
           x[cursor.rd] = old
         case .amomaxu_d:
-          guard let old = atomic(.maximumUnsigned, x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else { break inner }
+          guard let old = atomic(.maximumUnsigned, x[cursor.rs1], UInt64(truncatingIfNeeded: x[cursor.rs2])) else {
+            break inner
+          }
           x[cursor.rd] = old
 
         // F and D: loads and stores (20.5, 21.3)
@@ -558,7 +590,8 @@ extension Hart {
           let entry = readEntries + Int(address >> 12 & TranslationCache.indexMask)
           let value: UInt64
           if entry.pointee.tag == address & (TranslationCache.pageMask | 7) {
-            value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(as: UInt64.self)
+            value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(
+              as: UInt64.self)
           } else {
             guard let bits = loadSlowly(address, width: 8) else { break inner }
             value = UInt64(truncatingIfNeeded: bits)
@@ -574,7 +607,8 @@ extension Hart {
           let entry = readEntries + Int(address >> 12 & TranslationCache.indexMask)
           let value: UInt32
           if entry.pointee.tag == address & (TranslationCache.pageMask | 3) {
-            value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(as: UInt32.self)
+            value = UnsafeRawPointer(bitPattern: UInt(address &+ entry.pointee.addend)).unsafelyUnwrapped.load(
+              as: UInt32.self)
           } else {
             guard let bits = loadSlowly(address, width: 4) else { break inner }
             value = UInt32(truncatingIfNeeded: bits)
@@ -627,7 +661,9 @@ extension Hart {
           break
 
         // Everything rare: traps, CSRs, fences, cache blocks
-        case .csrrw, .csrrs, .csrrc, .csrrwi, .csrrsi, .csrrci, .ecall, .ebreak, .mret, .sret, .wfi, .sfence_vma, .sinval_vma, .sfence_w_inval, .sfence_inval_ir, .fence_i, .cbo_clean, .cbo_flush, .cbo_inval, .cbo_zero, .pause, .wrs_nto, .wrs_sto:
+        case .csrrw, .csrrs, .csrrc, .csrrwi, .csrrsi, .csrrci, .ecall, .ebreak, .mret, .sret, .wfi, .sfence_vma,
+          .sinval_vma, .sfence_w_inval, .sfence_inval_ir, .fence_i, .cbo_clean, .cbo_flush, .cbo_inval, .cbo_zero,
+          .pause, .wrs_nto, .wrs_sto:
           // The instruction itself hasn't retired yet.
           state.pointee.retired &+= UInt64(counted - remaining - 1)
           counted = remaining + 1

@@ -156,7 +156,9 @@ extension Hart {
     guard let location = atomicLocation(address, width: width, .store) else { return nil }
     defer { state.pointee.reservedAddress = ~0 }
     guard state.pointee.reservedAddress == location.physical, state.pointee.reservedWidth == width else { return false }
-    return Value.compareExchange(location.host, expected: Value(truncatingIfNeeded: state.pointee.reservedValue), desired: value).exchanged
+    return Value.compareExchange(
+      location.host, expected: Value(truncatingIfNeeded: state.pointee.reservedValue), desired: value
+    ).exchanged
   }
 
   /// What an AMO does to memory.

@@ -1,3 +1,4 @@
+import CHost
 import Glibc
 
 /// A refusal of the host, with what was asked of it. The message names the file, flag or field and says what to do.
@@ -18,4 +19,12 @@ public struct HostError: Error, CustomStringConvertible, Sendable {
   }
 
   public var description: String { message }
+}
+
+/// Locks of whole files between processes (open file description locks, fcntl(2)).
+public enum HostFileLock {
+  /// Takes the lock of the file that `descriptor` names. False: somebody else holds it, as errno says.
+  public static func lock(_ descriptor: Int32, exclusive: Bool) -> Bool {
+    chost_lock_file(descriptor, exclusive ? 1 : 0) == 0
+  }
 }

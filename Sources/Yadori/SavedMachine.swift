@@ -84,7 +84,8 @@ struct SavedMachine {
         .data, "'\(path)' was saved in version \(version) of the format; this program reads \(Self.version)")
     }
     let length = Int(Self.integer(data, at: 12, as: UInt32.self))
-    guard length <= data.count - 16, let manifest = try? JSONDecoder().decode(Manifest.self, from: data[16..<16 + length])
+    guard length <= data.count - 16,
+      let manifest = try? JSONDecoder().decode(Manifest.self, from: data[16..<16 + length])
     else { throw Self.damaged(path) }
     self.manifest = manifest
     memoryStart = 16 + length

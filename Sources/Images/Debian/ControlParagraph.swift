@@ -26,8 +26,10 @@ package struct ControlParagraph: Equatable, Sendable {
 
   /// The text of the paragraph with a newline after each line.
   package var text: String {
-    fields.map { $0.value.isEmpty || $0.value.hasPrefix("\n") ? "\($0.name):\($0.value)\n" : "\($0.name): \($0.value)\n" }
-      .joined()
+    fields.map {
+      $0.value.isEmpty || $0.value.hasPrefix("\n") ? "\($0.name):\($0.value)\n" : "\($0.name): \($0.value)\n"
+    }
+    .joined()
   }
 
   /// The paragraphs of a file. Comments and empty paragraphs are left out.

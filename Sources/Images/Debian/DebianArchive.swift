@@ -91,14 +91,16 @@ package final class DebianArchive {
   private func release(of suite: Suite, keyring: String?) throws -> ReleaseFile? {
     let base = "\(suite.mirror)/dists/\(suite.name)"
     let folder = folder(of: suite)
-    let signed = Downloader.Item(url: base + "/InRelease", path: try cache.path(folder + "/InRelease"), isOptional: true)
+    let signed = Downloader.Item(
+      url: base + "/InRelease", path: try cache.path(folder + "/InRelease"), isOptional: true)
     let verdict: ReleaseSignature.Verdict
     let text: String
     if try downloader.fetch([signed], step: .fetchingIndex).contains(signed.path) {
       verdict = try ReleaseSignature.verify(signed.path, keyring: keyring, scratch: cache.folder)
       let whole = String(decoding: FileManager.default.contents(atPath: signed.path) ?? Data(), as: UTF8.self)
       guard let inner = ReleaseFile.signedText(whole) else {
-        throw ImageError(.corrupt, "\(signed.url.withoutCredentials) isn't a signed Release file; check the mirror's URL")
+        throw ImageError(
+          .corrupt, "\(signed.url.withoutCredentials) isn't a signed Release file; check the mirror's URL")
       }
       text = inner
     } else {

@@ -82,7 +82,8 @@ struct DebianBuild {
       let folder = work.deletingLastPathComponent().path
       throw ImageError(
         .inputOutput,
-        "\(folder) has \(free >> 20) MB free, but the build needs \(needed >> 20) MB; free some space or set YADORI_HOME")
+        "\(folder) has \(free >> 20) MB free, but the build needs \(needed >> 20) MB; free some space or set YADORI_HOME"
+      )
     }
   }
 

@@ -38,7 +38,8 @@ package struct DebianPackage: Sendable {
     fileName = paragraph["Filename"] ?? ""
     byteCount = paragraph["Size"].flatMap { UInt64($0) } ?? 0
     sha256 = (paragraph["SHA256"] ?? "").lowercased()
-    installedByteCount = (paragraph["Installed-Size"].flatMap { UInt64($0) } ?? 0).multipliedReportingOverflow(by: 1024)
+    installedByteCount =
+      (paragraph["Installed-Size"].flatMap { UInt64($0) } ?? 0).multipliedReportingOverflow(by: 1024)
       .partialValue
     self.mirror = mirror
   }

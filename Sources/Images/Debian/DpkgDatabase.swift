@@ -93,7 +93,9 @@ package struct DpkgDatabase {
     func file(_ path: String, _ text: String) -> File {
       File(entry: TarEntry(path: path, kind: .file, mode: 0o644), content: Array(text.utf8))
     }
-    func folder(_ path: String) -> File { File(entry: TarEntry(path: path, kind: .directory, mode: 0o755), content: []) }
+    func folder(_ path: String) -> File {
+      File(entry: TarEntry(path: path, kind: .directory, mode: 0o755), content: [])
+    }
     var files = ["info", "updates", "parts", "alternatives", "triggers"].map { folder("\(Self.folder)/\($0)") }
     files += info
     files.append(file("\(Self.folder)/info/format", "1\n"))

@@ -29,7 +29,9 @@ struct FormattingPrograms {
   private static func isLibrary(_ path: String) -> Bool {
     guard path.hasPrefix("usr/lib/"), path.split(separator: "/").count <= 4 else { return false }
     let name = path.split(separator: "/").last ?? ""
-    let wanted = ["ld-linux", "libc.so", "libext2fs", "libe2p", "libblkid", "libuuid", "libcom_err", "libpthread", "libdl"]
+    let wanted = [
+      "ld-linux", "libc.so", "libext2fs", "libe2p", "libblkid", "libuuid", "libcom_err", "libpthread", "libdl",
+    ]
     return wanted.contains { name.hasPrefix($0) }
   }
 }

@@ -14,14 +14,16 @@ package enum MirrorChoice {
     if let found = configuredArchives(aptFolder: aptFolder).first(where: { $0.hasSuffix("/debian") }) { return found }
     throw ImageError(
       .usage,
-      "no Debian mirror is known: this host's apt configuration names none; give one with --mirror URL or YADORI_MIRROR")
+      "no Debian mirror is known: this host's apt configuration names none; give one with --mirror URL or YADORI_MIRROR"
+    )
   }
 
   private static func check(_ text: String, from origin: String) throws -> String {
     guard let url = URL(string: text), let scheme = url.scheme, ["http", "https", "file"].contains(scheme),
       scheme == "file" || !(url.host ?? "").isEmpty
     else {
-      throw ImageError(.usage, "\(origin): \(text.withoutCredentials) isn't an http, https or file URL of a Debian mirror")
+      throw ImageError(
+        .usage, "\(origin): \(text.withoutCredentials) isn't an http, https or file URL of a Debian mirror")
     }
     return withoutTrailingSlash(text)
   }

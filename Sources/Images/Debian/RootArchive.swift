@@ -33,7 +33,9 @@ package final class RootArchive {
   package func add(_ file: DebianPackageFile, isAutomatic: Bool) throws {
     let name = file.control["Package"] ?? ""
     versions[name] = DebianVersion(file.control["Version"] ?? "")
-    replaces[name] = try PackageRelation.parse(file.control["Replaces"] ?? "", name: "Replaces of \(name)").flatMap { $0 }
+    replaces[name] = try PackageRelation.parse(file.control["Replaces"] ?? "", name: "Replaces of \(name)").flatMap {
+      $0
+    }
     var paths: [String] = ["/."]
     let conffiles = (file.controlText("conffiles") ?? "").split(separator: "\n").compactMap { line -> String? in
       // "remove-on-upgrade /path" names a file that isn't there.

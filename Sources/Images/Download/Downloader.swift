@@ -121,7 +121,9 @@ package struct Downloader {
 
   private func checkSpace(_ items: [Item]) throws {
     guard let first = items.first else { return }
-    let needed = items.reduce(UInt64(0)) { $0 &+ ($1.byteCount ?? 0) &- min(fileByteCount($1.partPath) ?? 0, $1.byteCount ?? 0) }
+    let needed = items.reduce(UInt64(0)) {
+      $0 &+ ($1.byteCount ?? 0) &- min(fileByteCount($1.partPath) ?? 0, $1.byteCount ?? 0)
+    }
     let folder = (first.path as NSString).deletingLastPathComponent
     var status = statvfs()
     guard statvfs(folder, &status) == 0 else { return }

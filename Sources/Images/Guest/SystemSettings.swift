@@ -123,7 +123,8 @@ struct SystemSettings {
     .init(name: "Provides", value: "linux-initramfs-tool"),
     .init(
       name: "Description",
-      value: "stands for an initramfs generator\n The initial ramdisk of this machine is made on its host and lies beside"
+      value:
+        "stands for an initramfs generator\n The initial ramdisk of this machine is made on its host and lies beside"
         + " the disk\n image, so the guest needs no program that makes one."),
   ])
 }

@@ -81,7 +81,8 @@ public struct ImageStore: Sendable {
     for file in [manifest.kernel, manifest.initialRamdisk] {
       let path = place.appendingPathComponent(file.name).path
       if fileByteCount(path) != file.byteCount {
-        throw ImageError(.corrupt, "\(path) is missing or of another size than the manifest says; build the image again")
+        throw ImageError(
+          .corrupt, "\(path) is missing or of another size than the manifest says; build the image again")
       }
     }
     if let disk = manifest.disk {
