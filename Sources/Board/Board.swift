@@ -148,7 +148,6 @@ public final class Board: @unchecked Sendable {
       _ = harts[0].start(at: entry, privilege: .supervisor, argument: plan.deviceTreeAddress)
     case .machine:
       for hart in harts {
-        if case .none = configuration.boot.firmware { hart.prepareForBareProgram() }
         _ = hart.start(at: MemoryMap.resetROM.base.rawValue, privilege: .machine, argument: 0)
       }
     }

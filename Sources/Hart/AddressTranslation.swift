@@ -35,8 +35,7 @@ private enum PageTableEntry {
   static let contiguous: UInt64 = 1 << 63
 }
 
-/// Virtual to physical: Sv39, Sv48, Sv57 with Svade, Svadu, Svnapot and Svpbmt (Privileged Architecture, chapters 12
-/// to 15).
+/// Virtual to physical: Sv39, Sv48, Sv57 with Svade, Svnapot and Svpbmt (Privileged Architecture, chapters 12, 14, 15).
 extension Hart {
   /// A translation found by a walk: the physical address, and how much around it is mapped alike (2^shift bytes).
   struct Translation {
@@ -116,7 +115,9 @@ extension Hart {
             || (entry & PageTableEntry.execute != 0 && status & MachineStatus.mxr != 0)
         case .store: entry & PageTableEntry.write != 0
         }
-      guard isAllowed else { return raiseTranslation(kind.pageFault, address) }
+      // Svade: the A and D bits are software's business, and a clear one is a page fault.
+      let needed = kind == .store ? PageTableEntry.accessed | PageTableEntry.dirty : PageTableEntry.accessed
+      guard isAllowed, entry & needed == needed else { return raiseTranslation(kind.pageFault, address) }
       var frame = entry >> 10 & 0xFFF_FFFF_FFFF
       var size = shift
       if level > 0 {
@@ -128,22 +129,6 @@ extension Hart {
         guard frame & 0xF == 8 else { return raiseTranslation(kind.pageFault, address) }
         frame &= ~0xF
         size = 16
-      }
-      let needed = kind == .store ? PageTableEntry.accessed | PageTableEntry.dirty : PageTableEntry.accessed
-      if entry & needed != needed {
-        // Svade: the A and D bits are software's business, and a clear one is a page fault, unless menvcfg.ADUE has the
-        // hart set them (Svadu).
-        guard state.pointee.menvcfg & EnvironmentConfiguration.accessedDirtyUpdate != 0 else {
-          return raiseTranslation(kind.pageFault, address)
-        }
-        guard allows(entryAddress, size: 8, .store, privilege: .supervisor),
-          let place = memory.bytes(at: PhysicalAddress(entryAddress), count: 8)?.baseAddress
-        else { return raiseTranslation(kind.accessFault, address) }
-        if !UInt64.compareExchange(place, expected: entry, desired: entry | needed).exchanged {
-          // Somebody else has changed the entry meanwhile: look at it again.
-          level += 1
-          continue
-        }
       }
       let offsetMask = (UInt64(1) << size) - 1
       return Translation(physical: frame << 12 & ~offsetMask | address & offsetMask, shift: size)

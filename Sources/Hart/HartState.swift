@@ -112,9 +112,8 @@ enum EnvironmentConfiguration {
   static let cacheBlockInvalidate: UInt64 = 3 << 4
   static let cacheBlockClean: UInt64 = 1 << 6
   static let cacheBlockZero: UInt64 = 1 << 7
-  static let accessedDirtyUpdate: UInt64 = 1 << 61
   static let pageBasedMemoryTypes: UInt64 = 1 << 62
   static let supervisorTimer: UInt64 = 1 << 63
   static let supervisorWritable = fenceOfIO | cacheBlockInvalidate | cacheBlockClean | cacheBlockZero
-  static let machineWritable = supervisorWritable | accessedDirtyUpdate | pageBasedMemoryTypes | supervisorTimer
+  static let machineWritable = supervisorWritable | pageBasedMemoryTypes | supervisorTimer
 }

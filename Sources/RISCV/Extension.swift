@@ -46,7 +46,6 @@ public struct Extension: Hashable, Sendable {
     Extension(.sstvala, "sstvala", "1.0", "stval holds the faulting address or instruction"),
     Extension(.sstvecd, "sstvecd", "1.0", "stvec in direct mode takes any 4-byte aligned address"),
     Extension(.svade, "svade", "1.0", "Page faults when a page's accessed or dirty bit is clear"),
-    Extension(.svadu, "svadu", "1.0", "The hart sets accessed and dirty bits where menvcfg.ADUE says so"),
     Extension(.svinval, "svinval", "1.0", "Fine-grained invalidation of address translations"),
     Extension(.svnapot, "svnapot", "1.0", "Contiguous pages as one translation of 64 KiB"),
     Extension(.svpbmt, "svpbmt", "1.0", "Memory types in page tables"),

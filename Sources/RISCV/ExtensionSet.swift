@@ -34,7 +34,6 @@ public struct ExtensionSet: OptionSet, Hashable, Sendable {
   public static let svinval = ExtensionSet(bit: 26)
   public static let svnapot = ExtensionSet(bit: 27)
   public static let svpbmt = ExtensionSet(bit: 28)
-  public static let svadu = ExtensionSet(bit: 29)
 
   /// RV64GC: what every Linux distribution for riscv64 expects at least.
   public static let rv64gc: ExtensionSet = [.i, .m, .a, .f, .d, .c, .zicsr, .zifencei]
@@ -43,6 +42,6 @@ public struct ExtensionSet: OptionSet, Hashable, Sendable {
   public static let yadori: ExtensionSet = [
     .rv64gc, .zicbom, .zicbop, .zicboz, .zicntr, .zicond, .zihintntl, .zihintpause, .zihpm, .zawrs,
     .zba, .zbb, .zbc, .zbs,
-    .sscounterenw, .sstc, .sstvala, .sstvecd, .svade, .svadu, .svinval, .svnapot, .svpbmt,
+    .sscounterenw, .sstc, .sstvala, .sstvecd, .svade, .svinval, .svnapot, .svpbmt,
   ]
 }

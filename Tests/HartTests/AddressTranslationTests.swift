@@ -98,29 +98,6 @@ private enum PTE {
     #expect(physical(0x1000) == target)
   }
 
-  @Test func theHartSetsAccessedAndDirtyBitsWhereAllowed() {
-    let entryAddress = tables[1] + 8
-    map(0x1000, levels: 3, entry: PTE.to(target, PTE.rwx & ~(PTE.a | PTE.d)))
-    harness.hart.writeCSR(0x30A, 1 << 61)
-    activate(8)
-    #expect(physical(0x1000) == target)
-    #expect(harness.load(entryAddress) == PTE.to(target, PTE.rwx & ~PTE.d))
-    // sd x0, 0(x5)
-    harness.place([0x0002_B023], at: target)
-    harness.hart[x: 5] = 0x1000
-    harness.hart.pc = 0x1000
-    harness.step(1)
-    #expect(harness.csr(0x142) == 0)
-    #expect(harness.load(entryAddress) == PTE.to(target, PTE.rwx))
-    // A store that isn't allowed changes nothing.
-    map(0x1000, levels: 3, entry: PTE.to(target, PTE.v | PTE.r))
-    harness.hart.fence(.addresses(start: 0, size: 0, asid: nil), on: [harness.hart])
-    harness.place([0x0002_B023], at: target)
-    harness.hart.pc = 0x1000
-    harness.step(1)
-    #expect(harness.load(entryAddress) == PTE.to(target, PTE.v | PTE.r))
-  }
-
   @Test(arguments: [PTE.v | PTE.w | PTE.a | PTE.d, PTE.rwx | 1 << 54, PTE.rwx | 1 << 60, PTE.rwx & ~PTE.v])
   func reservedEntriesFault(flags: UInt64) {
     map(0x1000, levels: 3, entry: PTE.to(target, flags))

@@ -6,7 +6,7 @@ import Testing
     #expect(
       ExtensionSet.yadori.isaString
         == "rv64imafdc_zicbom_zicbop_zicboz_zicntr_zicond_zicsr_zifencei_zihintntl_zihintpause_zihpm_zawrs"
-        + "_zba_zbb_zbc_zbs_sscounterenw_sstc_sstvala_sstvecd_svade_svadu_svinval_svnapot_svpbmt")
+        + "_zba_zbb_zbc_zbs_sscounterenw_sstc_sstvala_sstvecd_svade_svinval_svnapot_svpbmt")
     #expect(ExtensionSet.rv64gc.isaString == "rv64imafdc_zicsr_zifencei")
     #expect(([.i] as ExtensionSet).isaString == "rv64i")
     #expect(ExtensionSet.base == "rv64i")

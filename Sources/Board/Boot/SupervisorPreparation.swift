@@ -23,8 +23,4 @@ extension Hart {
     // Floating point is on, as OpenSBI leaves it.
     _ = writeCSR(MachineCSR.mstatus, (readCSR(MachineCSR.mstatus) ?? 0) | 1 << 13)
   }
-
-  /// What a program without firmware finds: the hart sets A and D bits in page tables (menvcfg.ADUE), for teaching systems
-  /// like xv6 don't, and never touch menvcfg. Firmware is left to say itself which it wants.
-  func prepareForBareProgram() { _ = writeCSR(MachineCSR.menvcfg, 1 << 61) }
 }
