@@ -115,9 +115,21 @@ extension Hart {
             || (entry & PageTableEntry.execute != 0 && status & MachineStatus.mxr != 0)
         case .store: entry & PageTableEntry.write != 0
         }
-      // Svade: the A and D bits are software's business, and a clear one is a page fault.
+      guard isAllowed else { return raiseTranslation(kind.pageFault, address) }
       let needed = kind == .store ? PageTableEntry.accessed | PageTableEntry.dirty : PageTableEntry.accessed
-      guard isAllowed, entry & needed == needed else { return raiseTranslation(kind.pageFault, address) }
+      if entry & needed != needed {
+        // Svade: the A and D bits are software's business, and a clear one is a page fault. With ADUE (Svadu) the hart
+        // sets them itself, in one step with a check that the entry is still the same; otherwise the walk begins anew.
+        guard state.pointee.menvcfg & EnvironmentConfiguration.accessedAndDirtyUpdate != 0 else {
+          return raiseTranslation(kind.pageFault, address)
+        }
+        guard allows(entryAddress, size: 8, .store, privilege: .supervisor),
+          let location = memory.bytes(at: PhysicalAddress(entryAddress), count: 8)?.baseAddress
+        else { return raiseTranslation(kind.accessFault, address) }
+        if !UInt64.compareExchange(location, expected: entry, desired: entry | needed).exchanged {
+          return walk(address, kind, privilege: privilege, levels: levels)
+        }
+      }
       var frame = entry >> 10 & 0xFFF_FFFF_FFFF
       var size = shift
       if level > 0 {

@@ -42,7 +42,9 @@ struct HartState {
   var mepc: UInt64 = 0
   var mcause: UInt64 = 0
   var mtval: UInt64 = 0
-  var menvcfg: UInt64 = 0
+  /// A and D bits are the hart's business at reset, as on QEMU's board: programs without firmware (xv6) rely on it.
+  /// Firmware that reads "svade" in the device tree, and the built-in SBI, switch it off for the kernel.
+  var menvcfg: UInt64 = EnvironmentConfiguration.accessedAndDirtyUpdate
   var stvec: UInt64 = 0
   var scounteren: UInt64 = 0
   var sscratch: UInt64 = 0
@@ -112,8 +114,10 @@ enum EnvironmentConfiguration {
   static let cacheBlockInvalidate: UInt64 = 3 << 4
   static let cacheBlockClean: UInt64 = 1 << 6
   static let cacheBlockZero: UInt64 = 1 << 7
+  /// ADUE: the hart updates A and D bits itself (Svadu).
+  static let accessedAndDirtyUpdate: UInt64 = 1 << 61
   static let pageBasedMemoryTypes: UInt64 = 1 << 62
   static let supervisorTimer: UInt64 = 1 << 63
   static let supervisorWritable = fenceOfIO | cacheBlockInvalidate | cacheBlockClean | cacheBlockZero
-  static let machineWritable = supervisorWritable | pageBasedMemoryTypes | supervisorTimer
+  static let machineWritable = supervisorWritable | accessedAndDirtyUpdate | pageBasedMemoryTypes | supervisorTimer
 }

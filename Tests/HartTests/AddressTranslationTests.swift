@@ -66,10 +66,14 @@ private enum PTE {
     #expect(physical(0x4000_0000) == nil)
   }
 
-  @Test func accessedAndDirtyBitsAreSoftwaresBusiness() {
+  @Test func accessedAndDirtyBitsAreSoftwaresBusinessUnlessItSaysOtherwise() {
     map(0x1000, levels: 3, entry: PTE.to(target, PTE.rwx & ~PTE.a))
     activate(8)
+    harness.hart.writeCSR(0x30A, 0)
     #expect(physical(0x1000) == nil)
+    harness.hart.writeCSR(0x30A, 1 << 61)
+    #expect(physical(0x1000) == target)
+    #expect(harness.load(tables[1] + 8) == PTE.to(target, PTE.rwx))
   }
 
   @Test func userPagesNeedSUM() {
