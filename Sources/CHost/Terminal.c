@@ -61,6 +61,12 @@ static void uninstall(int number, void (*handler)(int, siginfo_t *, void *), con
     if ((current.sa_flags & SA_SIGINFO) && current.sa_sigaction == handler) sigaction(number, previous, NULL);
 }
 
+// Takes the terminal again. Not in the background: changing it there would stop the process once more (SIGTTOU).
+static void take_again(void) {
+    int descriptor = raw_descriptor;
+    if (descriptor >= 0 && tcgetpgrp(descriptor) == getpgrp()) tcsetattr(descriptor, TCSANOW, &raw_mode);
+}
+
 static void on_stop(int number, siginfo_t *information, void *context) {
     (void)context;
     (void)information;
@@ -74,10 +80,12 @@ static void on_stop(int number, siginfo_t *information, void *context) {
     sigemptyset(&only);
     sigaddset(&only, number);
     sigset_t before;
-    // The process stops here. When it goes on, on_continue makes the terminal raw again, on whichever thread.
+    // The process stops here; on_continue, on whichever thread, makes the terminal raw again when it goes on. In an
+    // orphaned process group (the first program of a session) nothing stops, and no SIGCONT will come.
     pthread_sigmask(SIG_UNBLOCK, &only, &before);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     sigaction(number, &ours, NULL);
+    take_again();
     errno = saved;
 }
 
@@ -86,9 +94,7 @@ static void on_continue(int number, siginfo_t *information, void *context) {
     (void)information;
     (void)context;
     int saved = errno;
-    int descriptor = raw_descriptor;
-    // In the background, changing the terminal would stop the process again (SIGTTOU).
-    if (descriptor >= 0 && tcgetpgrp(descriptor) == getpgrp()) tcsetattr(descriptor, TCSANOW, &raw_mode);
+    take_again();
     uint64_t one = 1;
     if (resize_event >= 0 && write(resize_event, &one, sizeof one) < 0) { /* it is readable already */ }
     errno = saved;

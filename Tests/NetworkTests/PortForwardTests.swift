@@ -29,7 +29,8 @@ struct PortForwardTests {
   }
 
   @Test(arguments: [
-    ("", "the host's port is missing"), ("22", "the guest's port is missing"),
+    ("", "the host's port is missing"), ("127.0.0.1", "the host's port is missing"),
+    ("22", "the guest's port is missing"),
     ("a:b", "'a' is not an IP address"), ("2222:", "'' is not a port from 1 to 65535"),
     (":22", "'' is not a port from 1 to 65535"), ("0:22", "'0' is not a port from 1 to 65535"),
     ("2222:0", "'0' is not a port from 1 to 65535"), ("65536:22", "'65536' is not a port from 1 to 65535"),
