@@ -23,6 +23,7 @@ import Testing
   private func run(_ arguments: String...) throws -> (status: Int32, output: String, error: String) {
     var environment = ProcessInfo.processInfo.environment
     environment["YADORI_HOME"] = folder.path
+    environment["XDG_CACHE_HOME"] = folder.path
     let outcome = try Subprocess.runAndWait(program, arguments, environment: environment)
     return (
       outcome.status, String(decoding: outcome.output, as: UTF8.self),
@@ -36,6 +37,7 @@ import Testing
   ) throws {
     var environment = ProcessInfo.processInfo.environment
     environment["YADORI_HOME"] = folder.path
+    environment["XDG_CACHE_HOME"] = folder.path
     let outcome = try Subprocess.runAndWait(program, arguments, environment: environment)
     let error = String(decoding: outcome.errorOutput, as: UTF8.self)
     #expect(outcome.status == code, "\(arguments): \(error)", sourceLocation: location)
