@@ -3,6 +3,7 @@ import Console
 import Foundation
 import Hart
 import HostSystem
+import Translation
 import Synchronization
 import Virtio
 
@@ -58,6 +59,7 @@ public final class Board: @unchecked Sendable {
     let harts = (0..<configuration.hartCount).map { identifier in
       Hart(identifier: identifier, addressSpace: addressSpace, clock: clock, configuration: configuration.hart)
     }
+    try EngineChoice.install(configuration.engine, on: harts)
     self.addressSpace = addressSpace
     self.clock = clock
     self.loop = loop

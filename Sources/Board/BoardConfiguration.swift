@@ -3,6 +3,7 @@ import Console
 import Foundation
 import Hart
 import HostSystem
+import Translation
 import Virtio
 
 /// What a board is made of. Backends are given open; the board starts and stops them.
@@ -31,6 +32,8 @@ public struct BoardConfiguration {
   /// RAM in bytes, a multiple of 4096.
   public var memorySize: UInt64
   public var hart: HartConfiguration
+  /// What executes the harts' instructions; nil: the quickest that this host can run.
+  public var engine: EngineChoice?
   /// What the device tree says of the harts; nil: what `hart` implements.
   public var instructionSet: InstructionSetDescription?
   public var boot: BootDescription
@@ -50,7 +53,7 @@ public struct BoardConfiguration {
 
   public init(
     hartCount: Int = 1, memorySize: UInt64 = 1 << 30, hart: HartConfiguration = HartConfiguration(),
-    instructionSet: InstructionSetDescription? = nil, boot: BootDescription, console: (any ConsoleBackend)? = nil,
+    engine: EngineChoice? = nil, instructionSet: InstructionSetDescription? = nil, boot: BootDescription, console: (any ConsoleBackend)? = nil,
     devices: [any VirtioDevice] = [], transport: Transport = .mmio,
     flash: (FlashImage?, FlashImage?) = (nil, nil), allowsSemihosting: Bool? = nil,
     wallClock: @escaping @Sendable () -> UInt64 = { MonotonicClock.wallNanoseconds() },
@@ -59,6 +62,7 @@ public struct BoardConfiguration {
     self.hartCount = hartCount
     self.memorySize = memorySize
     self.hart = hart
+    self.engine = engine
     self.instructionSet = instructionSet
     self.boot = boot
     self.console = console

@@ -1,7 +1,7 @@
 import Bus
 
 /// What an access wants, for permission checks.
-enum AccessKind {
+package enum AccessKind {
   case fetch, load, store
 
   var pageFault: UInt64 {
@@ -38,7 +38,7 @@ private enum PageTableEntry {
 /// Virtual to physical: Sv39, Sv48, Sv57 with Svade, Svnapot and Svpbmt (Privileged Architecture, chapters 12, 14, 15).
 extension Hart {
   /// A translation found by a walk: the physical address, and how much around it is mapped alike (2^shift bytes).
-  struct Translation {
+  package struct Translation {
     var physical: UInt64
     var shift: UInt64
   }
@@ -154,7 +154,7 @@ extension Hart {
   }
 
   /// Translates and checks physical memory protection for `size` bytes that lie in one page. Nil: a trap was raised.
-  func physicalAddress(_ address: UInt64, size: UInt64, _ kind: AccessKind) -> Translation? {
+  package func physicalAddress(_ address: UInt64, size: UInt64, _ kind: AccessKind) -> Translation? {
     guard let translation = translate(address, kind) else { return nil }
     let privilege = kind == .fetch ? state.pointee.privilege : dataPrivilege
     guard allows(translation.physical, size: size, kind, privilege: privilege) else {

@@ -3,7 +3,7 @@ import Glibc
 import RISCV
 
 /// One decoded instruction, ready to be executed.
-struct Slot {
+package struct Slot {
   /// `reserved` stands for everything that isn't an instruction; `auxiliary` tells which `SlotKind`.
   var operation: Operation
   /// 32 instead of 0 where the destination is an integer register.
@@ -33,14 +33,17 @@ enum SlotKind {
 ///
 /// `source` holds the bytes that were decoded. RISC-V promises nothing about code changes before FENCE.I, so the page
 /// is compared with its source only at its first use after one.
-struct CodePage {
-  static let slotCount = 2048
-  var physical: UInt64
+package struct CodePage {
+  package static let slotCount = 2048
+  package var physical: UInt64
   /// The hart's fence count at which the page agreed with memory.
   var epoch: UInt64
   /// `slotCount` slots and the mark of the page's end.
   let slots: UnsafeMutablePointer<Slot>
-  let source: UnsafeMutableRawPointer
+  package let source: UnsafeMutableRawPointer
+  /// Where the engine's code for the instruction at each half-word is, and what else it notes about the page; nil until
+  /// it has looked at the page. The engine's to allocate and to free.
+  package var entryPoints: UnsafeMutablePointer<UInt32>?
 }
 
 /// A hart's decoded pages: a fixed number of places, found by physical page number, the oldest replaced first.
@@ -130,7 +133,7 @@ struct CodePages {
 extension Hart {
   /// Finds the decoded page for the instruction at `pc` and remembers it. Nil: a trap was raised.
   @inline(never)
-  func fetchPage(_ pc: UInt64) -> UnsafeMutablePointer<CodePage>? {
+  package func fetchPage(_ pc: UInt64) -> UnsafeMutablePointer<CodePage>? {
     guard let translation = physicalAddress(pc, size: 2, .fetch) else { return nil }
     let physical = translation.physical & TranslationCache.pageMask
     guard let page = codePage(physical) else {
@@ -143,7 +146,8 @@ extension Hart {
     }
     isFetchConfined = false
     let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.indexMask)
-    entry.pointee = FetchEntry(tag: pc >> 12, page: page)
+    entry.pointee = FetchEntry(tag: pc & TranslationCache.pageMask, page: page)
+    entry.pointee.entryPoints = page.pointee.entryPoints ?? absentEntryPoints
     if translation.shift > 12, translation.shift < 63 {
       TranslationCache.noteLargePage(fetchContext, address: pc, shift: translation.shift)
     }
@@ -158,7 +162,10 @@ extension Hart {
       return page
     }
     let (page, replaced) = codePages.insert(physical)
-    if replaced { translations.clearFetch() }
+    if replaced {
+      translations.clearFetch()
+      engine?.forget(page)
+    }
     // A page that can't be read gets bytes that never agree, so that it's looked at again.
     page.pointee.epoch = codeEpoch &- 1
     guard let bytes = memory.bytes(at: PhysicalAddress(physical), count: 4096) else {
@@ -176,6 +183,7 @@ extension Hart {
       if memcmp(bytes.baseAddress!, page.pointee.source, 4096) != 0 {
         page.pointee.source.copyMemory(from: bytes.baseAddress!, byteCount: 4096)
         CodePages.empty(page)
+        engine?.forget(page)
       }
     } else {
       // Code outside RAM (reset ROM, flash): read through the bus, and never taken for unchanged.
@@ -188,6 +196,7 @@ extension Hart {
         page.pointee.source.storeBytes(of: UInt32(truncatingIfNeeded: word), toByteOffset: offset, as: UInt32.self)
       }
       CodePages.empty(page)
+      engine?.forget(page)
     }
     page.pointee.epoch = codeEpoch
     return true

@@ -1,7 +1,7 @@
 import Bus
 
 /// Control and status registers (Privileged Architecture, chapter 2; Unprivileged Architecture, Zicsr, Zicntr, Zihpm).
-enum ControlRegister {
+package enum ControlRegister {
   static let fflags = 0x001, frm = 0x002, fcsr = 0x003
   static let cycle = 0xC00, time = 0xC01, instret = 0xC02, hpmcounter3 = 0xC03, hpmcounter31 = 0xC1F
   static let sstatus = 0x100, sie = 0x104, stvec = 0x105, scounteren = 0x106, senvcfg = 0x10A

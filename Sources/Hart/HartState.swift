@@ -3,70 +3,90 @@ import Synchronization
 
 /// The architectural state of a hart and the few words that the run loop keeps beside it: plain integers in one block of
 /// memory, reached through one pointer (and, from generated code, through one host register).
-struct HartState {
+package struct HartState {
   /// x0...x31, then a place that takes the writes to x0: the decoder renames a destination of x0 to 32.
-  var x = InlineArray<33, UInt64>(repeating: 0)
+  package var x = InlineArray<33, UInt64>(repeating: 0)
   /// f0...f31. A single-precision value is NaN-boxed in the low half.
-  var f = InlineArray<32, UInt64>(repeating: 0)
-  var pc: UInt64 = 0
-  var privilege = Privilege.machine
+  package var f = InlineArray<32, UInt64>(repeating: 0)
+  package var pc: UInt64 = 0
+  package var privilege = Privilege.machine
   /// fflags and frm of fcsr.
-  var floatingPointFlags: UInt8 = 0
-  var floatingPointRounding: UInt8 = 0
+  package var floatingPointFlags: UInt8 = 0
+  package var floatingPointRounding: UInt8 = 0
 
   /// Translation caches of the present contexts; see `TranslationCache`.
-  var readEntries: UnsafeMutablePointer<TranslationEntry>
-  var writeEntries: UnsafeMutablePointer<TranslationEntry>
-  var fetchEntries: UnsafeMutablePointer<FetchEntry>
+  package var readEntries: UnsafeMutablePointer<TranslationEntry>
+  package var writeEntries: UnsafeMutablePointer<TranslationEntry>
+  package var fetchEntries: UnsafeMutablePointer<FetchEntry>
 
   /// Instructions retired since the machine was new.
-  var retired: UInt64 = 0
+  package var retired: UInt64 = 0
 
   /// The exception that a slow path has just found; see `Hart.raise`.
-  var trapCause: UInt64 = 0
-  var trapValue: UInt64 = 0
+  package var trapCause: UInt64 = 0
+  package var trapValue: UInt64 = 0
 
   // LR/SC: the reserved physical address (all ones: none), the value LR saw and the width in bytes.
-  var reservedAddress: UInt64 = ~0
-  var reservedValue: UInt64 = 0
-  var reservedWidth: UInt64 = 0
+  package var reservedAddress: UInt64 = ~0
+  package var reservedValue: UInt64 = 0
+  package var reservedWidth: UInt64 = 0
 
-  var mstatus: UInt64 = MachineStatus.fixed
-  var medeleg: UInt64 = 0
-  var mideleg: UInt64 = 0
-  var mie: UInt64 = 0
-  var mtvec: UInt64 = 0
-  var mcounteren: UInt64 = 0
-  var mcountinhibit: UInt64 = 0
-  var mscratch: UInt64 = 0
-  var mepc: UInt64 = 0
-  var mcause: UInt64 = 0
-  var mtval: UInt64 = 0
+  package var mstatus: UInt64 = MachineStatus.fixed
+  package var medeleg: UInt64 = 0
+  package var mideleg: UInt64 = 0
+  package var mie: UInt64 = 0
+  package var mtvec: UInt64 = 0
+  package var mcounteren: UInt64 = 0
+  package var mcountinhibit: UInt64 = 0
+  package var mscratch: UInt64 = 0
+  package var mepc: UInt64 = 0
+  package var mcause: UInt64 = 0
+  package var mtval: UInt64 = 0
   /// A and D bits are the hart's business at reset, as on QEMU's board: programs without firmware (xv6) rely on it.
   /// Firmware that reads "svade" in the device tree, and the built-in SBI, switch it off for the kernel.
-  var menvcfg: UInt64 = EnvironmentConfiguration.accessedAndDirtyUpdate
-  var stvec: UInt64 = 0
-  var scounteren: UInt64 = 0
-  var sscratch: UInt64 = 0
-  var sepc: UInt64 = 0
-  var scause: UInt64 = 0
-  var stval: UInt64 = 0
-  var senvcfg: UInt64 = 0
-  var satp: UInt64 = 0
-  var stimecmp: UInt64 = ~0
+  package var menvcfg: UInt64 = EnvironmentConfiguration.accessedAndDirtyUpdate
+  package var stvec: UInt64 = 0
+  package var scounteren: UInt64 = 0
+  package var sscratch: UInt64 = 0
+  package var sepc: UInt64 = 0
+  package var scause: UInt64 = 0
+  package var stval: UInt64 = 0
+  package var senvcfg: UInt64 = 0
+  package var satp: UInt64 = 0
+  package var stimecmp: UInt64 = ~0
   /// The part of mip.SEIP that M-mode software sets; the interrupt controller's line is kept apart (3.1.9).
-  var softwareExternal: UInt64 = 0
+  package var softwareExternal: UInt64 = 0
   /// mcycle and minstret minus `retired`.
-  var cycleOffset: UInt64 = 0
-  var instretOffset: UInt64 = 0
-  var pmpcfg = InlineArray<16, UInt8>(repeating: 0)
-  var pmpaddr = InlineArray<16, UInt64>(repeating: 0)
+  package var cycleOffset: UInt64 = 0
+  package var instretOffset: UInt64 = 0
+  package var pmpcfg = InlineArray<16, UInt8>(repeating: 0)
+  package var pmpaddr = InlineArray<16, UInt64>(repeating: 0)
   /// WFI was executed and nothing has woken the hart since.
-  var isWaiting = false
+  package var isWaiting = false
+
+  // What only generated code uses; see the room Translation.
+
+  /// Instructions left of the present stretch, as far as generated code has counted them.
+  package var remaining: Int64 = 0
+  /// `retired` plus `remaining`: what `retired` will be at the end of the stretch.
+  package var horizon: UInt64 = 0
+  /// The virtual address of the page that generated code executes.
+  package var pageBase: UInt64 = 0
+  /// Where the host's stack stood when generated code was entered, and the bounds of the guest return addresses on it.
+  package var hostStack: UInt64 = 0
+  package var returnStackBase: UInt64 = 0
+  package var returnStackLimit: UInt64 = 0
+  /// MXCSR for generated code, and for Swift.
+  package var guestFloatControl: UInt32 = 0x1F80
+  package var hostFloatControl: UInt32 = 0x1F80
+  /// What a slow path hands to generated code.
+  package var slowValue: UInt64 = 0
+  /// The translator, for the functions that generated code calls; nil where there is none.
+  package var translator: UnsafeMutableRawPointer?
 }
 
 /// Bits of mstatus and sstatus (Privileged Architecture, 3.1.6).
-enum MachineStatus {
+package enum MachineStatus {
   static let sie: UInt64 = 1 << 1
   static let mie: UInt64 = 1 << 3
   static let spie: UInt64 = 1 << 5
@@ -74,7 +94,7 @@ enum MachineStatus {
   static let spp: UInt64 = 1 << 8
   static let mppShift: UInt64 = 11
   static let mpp: UInt64 = 3 << 11
-  static let fs: UInt64 = 3 << 13
+  package static let fs: UInt64 = 3 << 13
   static let mprv: UInt64 = 1 << 17
   static let sum: UInt64 = 1 << 18
   static let mxr: UInt64 = 1 << 19

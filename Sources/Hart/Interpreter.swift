@@ -21,22 +21,26 @@ private func word(_ value: UInt64) -> UInt64 { UInt64(bitPattern: Int64(Int32(tr
 extension Hart {
   /// Executes at most `budget` instructions from `state.pc` on; comes back earlier when an interrupt may be deliverable,
   /// the hart waits or stops, or a request wants attention. `state.pc` and `state.retired` are exact then.
-  func interpret(_ budget: Int) {
+  /// With `untilJump` it also comes back after the first branch taken or jump.
+  package func interpret(_ budget: Int, untilJump: Bool = false) {
     let state = self.state
     let x = self.x
     var pc = state.pointee.pc
     var remaining = budget
     /// Where `retired` was last brought up to date, in terms of `remaining`.
     var counted = budget
+    var hasBegun = false
 
     outer: while true {
+      if untilJump, hasBegun { break outer }
+      hasBegun = true
       let readEntries = state.pointee.readEntries
       let writeEntries = state.pointee.writeEntries
       let isFloatingPointOn = state.pointee.mstatus & MachineStatus.fs != 0
       let fetchEntry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.indexMask)
       var codePage: UnsafeMutablePointer<CodePage>
       var isConfined = false
-      if fetchEntry.pointee.tag == pc >> 12 {
+      if fetchEntry.pointee.tag == pc & TranslationCache.pageMask {
         codePage = fetchEntry.pointee.page.unsafelyUnwrapped
       } else if let found = fetchPage(pc) {
         codePage = found
@@ -137,6 +141,10 @@ extension Hart {
           if x[cursor.rs1] == x[cursor.rs2] {
             if cursor.pointee.auxiliary != 0 {
               cursor += Int(cursor.pointee.immediate)
+              if untilJump {
+                pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3
+                break outer
+              }
               continue inner
             }
             pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3 &+ cursor.immediate
@@ -146,6 +154,10 @@ extension Hart {
           if x[cursor.rs1] != x[cursor.rs2] {
             if cursor.pointee.auxiliary != 0 {
               cursor += Int(cursor.pointee.immediate)
+              if untilJump {
+                pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3
+                break outer
+              }
               continue inner
             }
             pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3 &+ cursor.immediate
@@ -155,6 +167,10 @@ extension Hart {
           if signed(x[cursor.rs1]) < signed(x[cursor.rs2]) {
             if cursor.pointee.auxiliary != 0 {
               cursor += Int(cursor.pointee.immediate)
+              if untilJump {
+                pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3
+                break outer
+              }
               continue inner
             }
             pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3 &+ cursor.immediate
@@ -164,6 +180,10 @@ extension Hart {
           if signed(x[cursor.rs1]) >= signed(x[cursor.rs2]) {
             if cursor.pointee.auxiliary != 0 {
               cursor += Int(cursor.pointee.immediate)
+              if untilJump {
+                pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3
+                break outer
+              }
               continue inner
             }
             pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3 &+ cursor.immediate
@@ -173,6 +193,10 @@ extension Hart {
           if x[cursor.rs1] < x[cursor.rs2] {
             if cursor.pointee.auxiliary != 0 {
               cursor += Int(cursor.pointee.immediate)
+              if untilJump {
+                pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3
+                break outer
+              }
               continue inner
             }
             pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3 &+ cursor.immediate
@@ -182,6 +206,10 @@ extension Hart {
           if x[cursor.rs1] >= x[cursor.rs2] {
             if cursor.pointee.auxiliary != 0 {
               cursor += Int(cursor.pointee.immediate)
+              if untilJump {
+                pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3
+                break outer
+              }
               continue inner
             }
             pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3 &+ cursor.immediate
@@ -192,6 +220,10 @@ extension Hart {
           x[cursor.rd] = here &+ UInt64(cursor.pointee.length) &* 2
           if cursor.pointee.auxiliary != 0 {
             cursor += Int(cursor.pointee.immediate)
+            if untilJump {
+              pc = pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3
+              break outer
+            }
             continue inner
           }
           pc = here &+ cursor.immediate
@@ -201,7 +233,7 @@ extension Hart {
           x[cursor.rd] =
             pageStart &+ UInt64(UInt(bitPattern: cursor) &- UInt(bitPattern: base)) >> 3
             &+ UInt64(cursor.pointee.length) &* 2
-          if target & TranslationCache.pageMask == pageStart, base == codePage.pointee.slots {
+          if target & TranslationCache.pageMask == pageStart, base == codePage.pointee.slots, !untilJump {
             cursor = base + Int((target & 0xFFF) >> 1)
             continue inner
           }

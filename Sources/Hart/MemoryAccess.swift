@@ -20,8 +20,18 @@ extension Hart {
     }
   }
 
+  /// Tries to remember a translation for plain loads or stores on the page of `address`, without an access. False where
+  /// there can't be one (a fault, a device, a watched page): then nothing has happened.
+  package func prepareAccess(_ address: UInt64, isStore: Bool) -> Bool {
+    let kind = isStore ? AccessKind.store : .load
+    guard let translation = physicalAddress(address, size: 1, kind) else { return false }
+    remember(address, translation, kind)
+    let entries = isStore ? state.pointee.writeEntries : state.pointee.readEntries
+    return entries[Int(address >> 12 & TranslationCache.indexMask)].tag == address & TranslationCache.pageMask
+  }
+
   @inline(never)
-  func loadSlowly(_ address: UInt64, width: Int) -> UInt64? {
+  package func loadSlowly(_ address: UInt64, width: Int) -> UInt64? {
     let offset = address & 0xFFF
     if offset + UInt64(width) > 4096 { return loadAcrossPages(address, width: width) }
     guard let translation = physicalAddress(address, size: UInt64(width), .load) else { return nil }
@@ -60,7 +70,7 @@ extension Hart {
   }
 
   @inline(never)
-  func storeSlowly(_ address: UInt64, width: Int, _ value: UInt64) -> Bool {
+  package func storeSlowly(_ address: UInt64, width: Int, _ value: UInt64) -> Bool {
     let offset = address & 0xFFF
     if offset + UInt64(width) > 4096 { return storeAcrossPages(address, width: width, value) }
     guard let translation = physicalAddress(address, size: UInt64(width), .store) else { return false }

@@ -1,16 +1,25 @@
 /// One remembered data translation. It matches an access when `tag` equals the address with its offset in the page
 /// cleared, except for the bits that natural alignment wants zero: a misaligned access never matches.
-struct TranslationEntry {
-  var tag: UInt64
+package struct TranslationEntry {
+  package var tag: UInt64
   /// Added to the virtual address gives the host address.
-  var addend: UInt64
+  package var addend: UInt64
 }
 
 /// One remembered fetch translation.
-struct FetchEntry {
-  /// The virtual page number.
-  var tag: UInt64
-  var page: UnsafeMutablePointer<CodePage>?
+package struct FetchEntry {
+  /// The virtual address of the page.
+  package var tag: UInt64
+  package var page: UnsafeMutablePointer<CodePage>?
+  /// Where generated code for the page's instructions is, by half-word; see `CodePage.entryPoints`. Nil: not looked at.
+  package var entryPoints: UnsafeMutablePointer<UInt32>?
+  /// Makes an entry 32 bytes, so that its place is a shift away.
+  private var unused: UInt64 = 0
+
+  init(tag: UInt64, page: UnsafeMutablePointer<CodePage>?) {
+    self.tag = tag
+    self.page = page
+  }
 }
 
 /// What a set of remembered translations depends on.
@@ -25,10 +34,10 @@ struct TranslationKey: Equatable {
 
 /// Remembered translations of several contexts (address space, privilege, SUM, MXR), so that a switch between them
 /// forgets nothing. Entries are 4 KiB each, whatever the size of the guest's page.
-struct TranslationCache {
-  static let entryCount = 256
-  static let indexMask: UInt64 = 255
-  static let pageMask: UInt64 = ~0xFFF
+package struct TranslationCache {
+  package static let entryCount = 256
+  package static let indexMask: UInt64 = 255
+  package static let pageMask: UInt64 = ~0xFFF
   private static let invalid = TranslationEntry(tag: ~0, addend: 0)
 
   struct Context {
@@ -137,7 +146,7 @@ struct TranslationCache {
       let tag = address & Self.pageMask
       if context.pointee.read[slot].tag == tag { context.pointee.read[slot] = Self.invalid }
       if context.pointee.write[slot].tag == tag { context.pointee.write[slot] = Self.invalid }
-      if context.pointee.fetch[slot].tag == address >> 12 { context.pointee.fetch[slot].tag = ~0 }
+      if context.pointee.fetch[slot].tag == tag { context.pointee.fetch[slot].tag = ~0 }
     }
   }
 

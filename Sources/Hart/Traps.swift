@@ -2,7 +2,7 @@
 extension Hart {
   /// Enters the handler for `cause`: an exception, or an interrupt with the top bit set. `state.pc` is the instruction
   /// that trapped or the one that would have come next.
-  func takeTrap(_ cause: UInt64, _ value: UInt64) {
+  package func takeTrap(_ cause: UInt64, _ value: UInt64) {
     let isInterrupt = cause & TrapCause.interrupt != 0
     let code = cause & 63
     let delegation = isInterrupt ? state.pointee.mideleg : state.pointee.medeleg
@@ -76,7 +76,7 @@ extension Hart {
 
   /// Interrupts that the present mode lets through, by privilege they'd be taken in; 0 when none is to be taken.
   @inline(__always)
-  func deliverableInterrupts() -> UInt64 {
+  package func deliverableInterrupts() -> UInt64 {
     let pending = pendingInterrupts & state.pointee.mie
     if pending == 0 { return 0 }
     let status = state.pointee.mstatus

@@ -42,7 +42,8 @@ struct BoardAssembly {
       board = try Board(
         BoardConfiguration(
           hartCount: configuration.hartCount, memorySize: configuration.memorySize,
-          hart: HartConfiguration(virtualAddressBits: configuration.virtualAddressBits), boot: description,
+          hart: HartConfiguration(virtualAddressBits: configuration.virtualAddressBits), engine: configuration.engine,
+          boot: description,
           console: uartEnd, devices: devices, transport: configuration.transport == .pci ? .pci : .mmio))
     } catch {
       for disk in disks { try? disk.close() }

@@ -1,4 +1,5 @@
 import Network
+import Translation
 import Virtio
 
 /// What a machine is made of: plain data, the same in the library, on the command line and in saved machines.
@@ -14,6 +15,8 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   public var transport: Transport
   /// The highest translation mode offered to the guest: 39, 48 or 57.
   public var virtualAddressBits: Int
+  /// What executes guest instructions; nil: the quickest that this host can run.
+  public var engine: EngineChoice?
 
   /// How a machine begins. Paths of files on the host.
   public struct Boot: Codable, Hashable, Sendable {
@@ -94,7 +97,7 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
 
   public init(
     hartCount: Int = 1, memorySize: UInt64 = 1 << 30, boot: Boot, disks: [Disk] = [], network: Network? = nil,
-    transport: Transport = .mmio, virtualAddressBits: Int = 57
+    transport: Transport = .mmio, virtualAddressBits: Int = 57, engine: EngineChoice? = nil
   ) {
     self.hartCount = hartCount
     self.memorySize = memorySize
@@ -103,5 +106,6 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     self.network = network
     self.transport = transport
     self.virtualAddressBits = virtualAddressBits
+    self.engine = engine
   }
 }

@@ -8,6 +8,10 @@ package final class DebianArchive {
     package var name: String
     /// Whether the image can be built without it.
     package var isOptional: Bool
+    /// Another name of the same suite on the mirror, for when a mirror (or a cache before it) is in the middle of an
+    /// update and has lists under `name` that don't fit their Release file. What it has is used only when its Release
+    /// file has the codename of `name`'s.
+    package var alias: String?
   }
 
   package let index = PackageIndex()
@@ -32,11 +36,12 @@ package final class DebianArchive {
   /// the archive.
   package static func suites(of codename: String, mirror: String) -> [Suite] {
     var suites = [
-      Suite(mirror: mirror, name: codename, isOptional: false),
-      Suite(mirror: mirror, name: codename + "-updates", isOptional: true),
+      Suite(mirror: mirror, name: codename, isOptional: false, alias: "stable"),
+      Suite(mirror: mirror, name: codename + "-updates", isOptional: true, alias: "stable-updates"),
     ]
     if mirror.hasSuffix("/debian") {
-      suites.append(Suite(mirror: mirror + "-security", name: codename + "-security", isOptional: true))
+      suites.append(
+        Suite(mirror: mirror + "-security", name: codename + "-security", isOptional: true, alias: "stable-security"))
     }
     return suites
   }
@@ -45,21 +50,43 @@ package final class DebianArchive {
   package func loadLists(_ wanted: [Suite], keyring: String?) throws {
     for suite in wanted {
       task.report(ImageProgress(.fetchingIndex, detail: suite.name))
-      guard let release = try release(of: suite, keyring: keyring) else { continue }
-      if suites.isEmpty {
-        version = release.version
-        codename = release.codename
-      }
-      let list: [UInt8]
+      let found: (release: ReleaseFile, list: [UInt8])?
       do {
-        list = try packageList(of: suite, release)
+        found = try lists(of: suite, keyring: keyring)
       } catch let error as ImageError where suite.isOptional && error.code != .cancelled {
         // A mirror in the middle of an update; the release itself does without.
         task.warn("\(suite.name) is left out: \(error.message)")
         continue
       }
-      index.add(list: list, mirror: suite.mirror)
+      guard let found else { continue }
+      if suites.isEmpty {
+        version = found.release.version
+        codename = found.release.codename
+      }
+      index.add(list: found.list, mirror: suite.mirror)
       suites.append(suite)
+    }
+  }
+
+  /// The Release file and the package list of a suite that fit each other, by its name or else by its alias. Nil when an
+  /// optional suite isn't on the mirror.
+  private func lists(of suite: Suite, keyring: String?) throws -> (release: ReleaseFile, list: [UInt8])? {
+    guard let release = try release(of: suite, keyring: keyring) else { return nil }
+    do {
+      return (release, try packageList(of: suite, release))
+    } catch let error as ImageError where error.code == .corrupt {
+      guard let alias = suite.alias else { throw error }
+      let other = Suite(mirror: suite.mirror, name: alias, isOptional: true)
+      do {
+        guard let same = try self.release(of: other, keyring: keyring), same.codename == release.codename else {
+          throw error
+        }
+        let list = try packageList(of: other, same)
+        task.warn("the mirror's \(suite.name) is in the middle of an update; its \(alias) is used (\(error.message))")
+        return (same, list)
+      } catch let second as ImageError where second.code != .cancelled {
+        throw error
+      }
     }
   }
 

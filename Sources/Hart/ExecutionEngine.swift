@@ -1,0 +1,10 @@
+/// What runs a hart's instructions in place of the interpreter. It is used on the hart's own thread only, and may leave
+/// to the interpreter (`Hart.interpret`) whatever it likes.
+package protocol ExecutionEngine: AnyObject {
+  /// Like `Hart.interpret`: executes at most `budget` instructions from `state.pc` on; comes back earlier when an
+  /// interrupt may be deliverable, the hart waits or stops, or a request wants attention.
+  func execute(_ budget: Int)
+
+  /// The page has new content, or stands for another physical page: what the engine made from it is void.
+  func forget(_ page: UnsafeMutablePointer<CodePage>)
+}

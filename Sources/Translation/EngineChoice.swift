@@ -1,0 +1,26 @@
+import Hart
+import HostSystem
+
+/// What executes guest instructions.
+public enum EngineChoice: Codable, Hashable, Sendable {
+  /// The reference: slower, and on any host.
+  case interpreter
+  /// Host code made of what runs often: of places reached `threshold` times, 1...255.
+  case translator(threshold: Int)
+
+  /// Where translating is worth its time, by measurement on Debian's boot.
+  public static let usualThreshold = 24
+
+  /// Gives each of `harts` the engine; nil: the translator where the host can run one, else the interpreter. Before the
+  /// harts run. Throws `HostError` where the host can't run the one asked for.
+  public static func install(_ choice: EngineChoice?, on harts: [Hart]) throws {
+    switch choice {
+    case .interpreter: return
+    case .translator(let threshold):
+      for hart in harts { hart.engine = try Translator(hart, threshold: threshold) }
+    case nil:
+      guard let engines = try? harts.map({ try Translator($0, threshold: usualThreshold) }) else { return }
+      for (hart, engine) in zip(harts, engines) { hart.engine = engine }
+    }
+  }
+}

@@ -1,0 +1,684 @@
+import Hart
+import RISCV
+
+/// What each instruction becomes. Scratch registers: rax, rcx; and rdx where the present access group doesn't hold it.
+extension BlockTranslator {
+  mutating func emit(_ step: Step) {
+    let i = step.instruction
+    if let group, current > group.last || usesRDX(i) { self.group = nil }
+    switch i.operation {
+    // RV64I: integer computation (2.4, 4.2)
+    case .addi: emitAddImmediate(i)
+    case .lui: setConstant(i.rd, UInt64(bitPattern: i.immediate))
+    case .auipc: setFromPage(i.rd, Int64(step.offset) + i.immediate)
+    case .slti: emitSetLess(i, .less, Int32(i.immediate))
+    case .sltiu: emitSetLess(i, .below, Int32(i.immediate))
+    case .xori: emitImmediate(.xor, i)
+    case .ori: emitImmediate(.or, i)
+    case .andi: emitImmediate(.and, i)
+    case .slli: emitShift(.left, i)
+    case .srli: emitShift(.right, i)
+    case .srai: emitShift(.rightSigned, i)
+    case .add: emitAdd(i)
+    case .sub: emitBinary(.sub, i)
+    case .sll: emitVariableShift(.left, i)
+    case .srl: emitVariableShift(.right, i)
+    case .sra: emitVariableShift(.rightSigned, i)
+    case .slt: emitSetLess(i, .less, nil)
+    case .sltu: emitSetLess(i, .below, nil)
+    case .xor: emitBinary(.xor, i, commutes: true)
+    case .or: emitBinary(.or, i, commutes: true)
+    case .and: emitBinary(.and, i, commutes: true)
+    case .addiw: emitAddImmediateWord(i)
+    case .slliw: emitShift(.left, i, .long)
+    case .srliw: emitShift(.right, i, .long)
+    case .sraiw: emitShift(.rightSigned, i, .long)
+    case .addw: emitBinary(.add, i, .long, commutes: true)
+    case .subw: emitBinary(.sub, i, .long)
+    case .sllw: emitVariableShift(.left, i, .long)
+    case .srlw: emitVariableShift(.right, i, .long)
+    case .sraw: emitVariableShift(.rightSigned, i, .long)
+
+    // RV64I: control transfer (2.5)
+    case .beq: emitBranch(step, .equal)
+    case .bne: emitBranch(step, .notEqual)
+    case .blt: emitBranch(step, .less)
+    case .bge: emitBranch(step, .greaterOrEqual)
+    case .bltu: emitBranch(step, .below)
+    case .bgeu: emitBranch(step, .aboveOrEqual)
+    case .jal: emitJumpAndLink(step)
+    case .jalr: emitJumpAndLinkRegister(step)
+
+    // Loads and stores
+    case .ld: emitLoad(step, 3, isSigned: true)
+    case .lw: emitLoad(step, 2, isSigned: true)
+    case .lh: emitLoad(step, 1, isSigned: true)
+    case .lb: emitLoad(step, 0, isSigned: true)
+    case .lwu: emitLoad(step, 2, isSigned: false)
+    case .lhu: emitLoad(step, 1, isSigned: false)
+    case .lbu: emitLoad(step, 0, isSigned: false)
+    case .sd: emitStore(step, 3)
+    case .sw: emitStore(step, 2)
+    case .sh: emitStore(step, 1)
+    case .sb: emitStore(step, 0)
+    case .fld: emitFloatLoad(step, 3)
+    case .flw: emitFloatLoad(step, 2)
+    case .fsd: emitFloatStore(step, 3)
+    case .fsw: emitFloatStore(step, 2)
+
+    // M
+    case .mul: emitMultiply(i, .quad)
+    case .mulw: emitMultiply(i, .long)
+    case .mulh, .mulhu, .mulhsu: emitMultiplyHigh(i)
+    case .div: emitDivide(i, .quad, isSigned: true, remainder: false)
+    case .divu: emitDivide(i, .quad, isSigned: false, remainder: false)
+    case .rem: emitDivide(i, .quad, isSigned: true, remainder: true)
+    case .remu: emitDivide(i, .quad, isSigned: false, remainder: true)
+    case .divw: emitDivide(i, .long, isSigned: true, remainder: false)
+    case .divuw: emitDivide(i, .long, isSigned: false, remainder: false)
+    case .remw: emitDivide(i, .long, isSigned: true, remainder: true)
+    case .remuw: emitDivide(i, .long, isSigned: false, remainder: true)
+
+    // Zba, Zbb, Zbs, Zicond
+    case .sh1add: emitShiftAdd(i, 1, isWord: false)
+    case .sh2add: emitShiftAdd(i, 2, isWord: false)
+    case .sh3add: emitShiftAdd(i, 3, isWord: false)
+    case .add_uw: emitShiftAdd(i, 0, isWord: true)
+    case .sh1add_uw: emitShiftAdd(i, 1, isWord: true)
+    case .sh2add_uw: emitShiftAdd(i, 2, isWord: true)
+    case .sh3add_uw: emitShiftAdd(i, 3, isWord: true)
+    case .slli_uw:
+      let source = read(i.rs1, .rax)
+      assembler.move(.rax, source, .long)
+      assembler.shift(.left, .rax, by: UInt8(i.immediate))
+      write(i.rd, .rax)
+    case .andn:
+      let right = read(i.rs2, .rcx)
+      let left = read(i.rs1, .rax)
+      assembler.andNot(.rax, inverted: right, left)
+      write(i.rd, .rax)
+    case .orn:
+      readInto(.rax, i.rs2)
+      assembler.not(.rax)
+      assembler.arithmetic(.or, .rax, read(i.rs1, .rcx))
+      write(i.rd, .rax)
+    case .xnor:
+      readInto(.rax, i.rs1)
+      assembler.arithmetic(.xor, .rax, read(i.rs2, .rcx))
+      assembler.not(.rax)
+      write(i.rd, .rax)
+    case .clz, .ctz, .cpop, .clzw, .ctzw, .cpopw: emitCount(i)
+    case .min: emitChoice(i, .less)
+    case .max: emitChoice(i, .greater)
+    case .minu: emitChoice(i, .below)
+    case .maxu: emitChoice(i, .above)
+    case .sext_b:
+      assembler.signExtend8(target(i.rd), byteSource(i.rs1))
+      finish(i.rd)
+    case .sext_h:
+      assembler.signExtend16(target(i.rd), read(i.rs1, .rax))
+      finish(i.rd)
+    case .zext_h:
+      assembler.zeroExtend16(target(i.rd), read(i.rs1, .rax))
+      finish(i.rd)
+    case .rori:
+      readInto(.rax, i.rs1)
+      assembler.shift(.rotateRight, .rax, by: UInt8(i.immediate))
+      write(i.rd, .rax)
+    case .roriw:
+      readInto(.rax, i.rs1)
+      assembler.shift(.rotateRight, .rax, by: UInt8(i.immediate), .long)
+      assembler.signExtend32(.rax, .rax)
+      write(i.rd, .rax)
+    case .rol, .ror, .rolw, .rorw:
+      let isWord = i.operation == .rolw || i.operation == .rorw
+      readInto(.rcx, i.rs2)
+      readInto(.rax, i.rs1)
+      let isLeft = i.operation == .rol || i.operation == .rolw
+      assembler.shiftByCL(isLeft ? .rotateLeft : .rotateRight, .rax, isWord ? .long : .quad)
+      if isWord { assembler.signExtend32(.rax, .rax) }
+      write(i.rd, .rax)
+    case .rev8:
+      readInto(.rax, i.rs1)
+      assembler.swapBytes(.rax)
+      write(i.rd, .rax)
+    case .bclri: emitBit(.clear, i)
+    case .bseti: emitBit(.set, i)
+    case .binvi: emitBit(.complement, i)
+    case .bclr: emitBit(.clear, i, isImmediate: false)
+    case .bset: emitBit(.set, i, isImmediate: false)
+    case .binv: emitBit(.complement, i, isImmediate: false)
+    case .bexti:
+      readInto(.rax, i.rs1)
+      assembler.shift(.right, .rax, by: UInt8(i.immediate))
+      assembler.arithmetic(.and, .rax, immediate: 1, .long)
+      write(i.rd, .rax)
+    case .bext:
+      assembler.shift(.right, .rax, read(i.rs1, .rax), by: read(i.rs2, .rcx))
+      assembler.arithmetic(.and, .rax, immediate: 1, .long)
+      write(i.rd, .rax)
+    case .czero_eqz, .czero_nez:
+      readInto(.rax, i.rs1)
+      assembler.moveImmediate(.rcx, 0)
+      if let host = PinnedRegisters.host(i.rs2) {
+        assembler.test(host, host)
+      } else if i.rs2 == 0 {
+        assembler.test(.rcx, .rcx)
+      } else {
+        assembler.arithmetic(.compare, StateLayout.integer(i.rs2), immediate: 0)
+      }
+      assembler.move(.rax, .rcx, if: i.operation == .czero_eqz ? .equal : .notEqual)
+      write(i.rd, .rax)
+
+    // Memory ordering (2.7): the host orders all but earlier stores against later loads.
+    case .fence:
+      if i.immediate & 0x12 == 0x12 { assembler.memoryFence() }
+    case .prefetch_i, .prefetch_r, .prefetch_w: break
+
+    case .amoswap_w, .amoadd_w, .amoand_w, .amoor_w, .amoxor_w: emitAtomic(step, .long)
+    case .amoswap_d, .amoadd_d, .amoand_d, .amoor_d, .amoxor_d: emitAtomic(step, .quad)
+
+    default:
+      if i.operation.effects.contains(.usesFloatingPoint) {
+        emitFloat(step)
+      } else {
+        emitExecuteOne(step)
+      }
+    }
+  }
+
+  /// Whether what `emit` makes of an instruction overwrites rdx, where an access group keeps its address.
+  func usesRDX(_ i: Instruction) -> Bool {
+    switch i.operation {
+    case .mulh, .mulhu, .mulhsu, .div, .divu, .rem, .remu, .divw, .divuw, .remw, .remuw: return true
+    case .ld, .lw, .lh, .lb, .lwu, .lhu, .lbu, .sd, .sw, .sh, .sb, .fld, .flw, .fsd, .fsw:
+      return group == nil || i.rs1 != group!.base
+    case .fence, .prefetch_i, .prefetch_r, .prefetch_w: return false
+    case .jal, .jalr: return true
+    default:
+      let effects = i.operation.effects
+      if effects.contains(.usesFloatingPoint) { return true }
+      return effects.contains(.mayTrap) && !effects.contains(.branches)
+    }
+  }
+
+  // MARK: registers
+
+  /// The host register that holds a guest register, which is loaded into `scratch` where it lives in memory.
+  mutating func read(_ register: UInt8, _ scratch: HostRegister) -> HostRegister {
+    if let host = PinnedRegisters.host(register) { return host }
+    readInto(scratch, register)
+    return scratch
+  }
+
+  mutating func readInto(_ host: HostRegister, _ register: UInt8, _ width: HostWidth = .quad) {
+    if register == 0 {
+      assembler.moveImmediate(host, 0)
+    } else if let source = PinnedRegisters.host(register) {
+      assembler.move(host, source, width)
+    } else {
+      assembler.load(host, StateLayout.integer(register), width)
+    }
+  }
+
+  /// Where the result for a guest register is computed: its host register, or rax, which `finish` stores.
+  func target(_ register: UInt8) -> HostRegister { PinnedRegisters.host(register) ?? .rax }
+
+  /// Ends the computation of a guest register in `target`.
+  mutating func finish(_ register: UInt8) {
+    known[Int(register)] = .nothing
+    if register != 0, PinnedRegisters.host(register) == nil { assembler.store(StateLayout.integer(register), .rax) }
+  }
+
+  /// Gives a guest register the value of a scratch register.
+  mutating func write(_ register: UInt8, _ host: HostRegister) {
+    known[Int(register)] = .nothing
+    if register == 0 { return }
+    if let pinned = PinnedRegisters.host(register) {
+      assembler.move(pinned, host)
+    } else {
+      assembler.store(StateLayout.integer(register), host)
+    }
+  }
+
+  /// A register whose low byte can be read on its own.
+  private mutating func byteSource(_ register: UInt8) -> HostRegister {
+    readInto(.rax, register)
+    return .rax
+  }
+
+  mutating func setConstant(_ register: UInt8, _ value: UInt64) {
+    if register == 0 { return }
+    if PinnedRegisters.host(register) == nil, Int64(bitPattern: value) == Int64(Int32(truncatingIfNeeded: value)) {
+      assembler.storeImmediate(StateLayout.integer(register), Int32(truncatingIfNeeded: value))
+    } else {
+      assembler.moveImmediate(target(register), value)
+      finish(register)
+    }
+    known[Int(register)] = .constant(value)
+  }
+
+  mutating func setFromPage(_ register: UInt8, _ offset: Int64) {
+    if register == 0 { return }
+    let host = target(register)
+    guard let short = Int32(exactly: offset) else {
+      assembler.moveImmediate(.rax, UInt64(bitPattern: offset))
+      assembler.arithmetic(.add, .rax, StateLayout.pageBase)
+      return write(register, .rax)
+    }
+    assembler.load(host, StateLayout.pageBase)
+    if short != 0 { assembler.arithmetic(.add, host, immediate: short) }
+    finish(register)
+    known[Int(register)] = .fromPage(offset)
+  }
+
+  // MARK: computation
+
+  private mutating func emitAddImmediate(_ i: Instruction) {
+    if i.rd == 0 { return }
+    let immediate = Int32(i.immediate)
+    if i.rs1 == 0 { return setConstant(i.rd, UInt64(bitPattern: i.immediate)) }
+    switch known[Int(i.rs1)] {
+    case .constant(let value): return setConstant(i.rd, value &+ UInt64(bitPattern: i.immediate))
+    case .fromPage(let offset): return setFromPage(i.rd, offset + i.immediate)
+    case .nothing: break
+    }
+    if let source = PinnedRegisters.host(i.rs1) {
+      let host = target(i.rd)
+      if host == source {
+        assembler.arithmetic(.add, host, immediate: immediate)
+      } else if immediate == 0 {
+        if host == .rax { return write(i.rd, source) }
+        assembler.move(host, source)
+      } else {
+        assembler.loadAddress(host, HostAddress(source, immediate))
+      }
+    } else if i.rd == i.rs1 {
+      assembler.arithmetic(.add, StateLayout.integer(i.rd), immediate: immediate)
+      known[Int(i.rd)] = .nothing
+      return
+    } else {
+      let host = target(i.rd)
+      assembler.load(host, StateLayout.integer(i.rs1))
+      if immediate != 0 { assembler.arithmetic(.add, host, immediate: immediate) }
+    }
+    finish(i.rd)
+  }
+
+  private mutating func emitAddImmediateWord(_ i: Instruction) {
+    if i.rd == 0 { return }
+    if i.rs1 == 0 { return setConstant(i.rd, UInt64(bitPattern: i.immediate)) }
+    if case .constant(let value) = known[Int(i.rs1)] {
+      let sum = Int32(truncatingIfNeeded: value &+ UInt64(bitPattern: i.immediate))
+      return setConstant(i.rd, UInt64(bitPattern: Int64(sum)))
+    }
+    let host = target(i.rd)
+    if i.immediate == 0 {
+      if let source = PinnedRegisters.host(i.rs1) {
+        assembler.signExtend32(host, source)
+      } else {
+        assembler.signExtend32(host, StateLayout.integer(i.rs1))
+      }
+    } else {
+      let source = read(i.rs1, .rax)
+      if source == host {
+        assembler.arithmetic(.add, host, immediate: Int32(i.immediate), .long)
+      } else {
+        assembler.loadAddress(host, HostAddress(source, Int32(i.immediate)), .long)
+      }
+      assembler.signExtend32(host, host)
+    }
+    finish(i.rd)
+  }
+
+  private mutating func emitImmediate(_ operation: Assembler.Arithmetic, _ i: Instruction) {
+    if i.rd == 0 { return }
+    let host = target(i.rd)
+    if operation == .and, i.immediate == 0xFF {
+      if let source = PinnedRegisters.host(i.rs1) {
+        assembler.zeroExtend8(host, source)
+      } else {
+        readInto(.rax, i.rs1)
+        assembler.zeroExtend8(host, .rax)
+      }
+      return finish(i.rd)
+    }
+    readInto(host, i.rs1, unless: host)
+    if operation == .xor, i.immediate == -1 {
+      assembler.not(host)
+    } else {
+      // A mask that isn't negative clears the upper half: the short form does so too.
+      let width = operation == .and && i.immediate >= 0 ? HostWidth.long : .quad
+      assembler.arithmetic(operation, host, immediate: Int32(i.immediate), width)
+    }
+    finish(i.rd)
+  }
+
+  /// `readInto`, unless the register is in `host` already.
+  private mutating func readInto(_ host: HostRegister, _ register: UInt8, unless same: HostRegister) {
+    if PinnedRegisters.host(register) != same { readInto(host, register) }
+  }
+
+  private mutating func emitAdd(_ i: Instruction) {
+    if i.rd == 0 { return }
+    if i.rs1 == 0 || i.rs2 == 0 {
+      let source = i.rs1 == 0 ? i.rs2 : i.rs1
+      let host = target(i.rd)
+      readInto(host, source, unless: host)
+      return finish(i.rd)
+    }
+    if let left = PinnedRegisters.host(i.rs1), let right = PinnedRegisters.host(i.rs2) {
+      let host = target(i.rd)
+      if host == left {
+        assembler.arithmetic(.add, host, right)
+      } else if host == right {
+        assembler.arithmetic(.add, host, left)
+      } else {
+        assembler.loadAddress(host, HostAddress(left, index: right))
+      }
+      return finish(i.rd)
+    }
+    emitBinary(.add, i, commutes: true)
+  }
+
+  private mutating func arithmetic(
+    _ operation: Assembler.Arithmetic, _ host: HostRegister, _ register: UInt8, _ width: HostWidth
+  ) {
+    if register == 0 {
+      if operation == .and { assembler.moveImmediate(host, 0) }
+      if operation == .compare { assembler.test(host, host, width) }
+    } else if let other = PinnedRegisters.host(register) {
+      assembler.arithmetic(operation, host, other, width)
+    } else {
+      assembler.arithmetic(operation, host, StateLayout.integer(register), width)
+    }
+  }
+
+  private mutating func emitBinary(
+    _ operation: Assembler.Arithmetic, _ i: Instruction, _ width: HostWidth = .quad, commutes: Bool = false
+  ) {
+    if i.rd == 0 { return }
+    var host = target(i.rd)
+    var (left, right) = (i.rs1, i.rs2)
+    if PinnedRegisters.host(right) == host, PinnedRegisters.host(left) != host {
+      if commutes { swap(&left, &right) } else { host = .rax }
+    }
+    readInto(host, left, unless: host)
+    arithmetic(operation, host, right, width)
+    if width == .long { assembler.signExtend32(target(i.rd), host) } else if host != target(i.rd) {
+      assembler.move(target(i.rd), host)
+    }
+    finish(i.rd)
+  }
+
+  private mutating func emitShift(_ kind: Assembler.Shift, _ i: Instruction, _ width: HostWidth = .quad) {
+    if i.rd == 0 { return }
+    let host = target(i.rd)
+    readInto(host, i.rs1, unless: host)
+    assembler.shift(kind, host, by: UInt8(i.immediate), width)
+    if width == .long { assembler.signExtend32(host, host) }
+    finish(i.rd)
+  }
+
+  private mutating func emitVariableShift(_ kind: Assembler.Shift, _ i: Instruction, _ width: HostWidth = .quad) {
+    if i.rd == 0 { return }
+    let host = target(i.rd)
+    let count = read(i.rs2, .rcx)
+    assembler.shift(kind, host, read(i.rs1, .rax), by: count, width)
+    if width == .long { assembler.signExtend32(host, host) }
+    finish(i.rd)
+  }
+
+  /// Sets the flags by comparing two guest registers.
+  private mutating func emitCompare(_ left: UInt8, _ right: UInt8) {
+    arithmetic(.compare, read(left, .rax), right, .quad)
+  }
+
+  private mutating func emitSetLess(_ i: Instruction, _ condition: HostCondition, _ immediate: Int32?) {
+    if i.rd == 0 { return }
+    if let immediate {
+      assembler.arithmetic(.compare, read(i.rs1, .rax), immediate: immediate)
+    } else {
+      emitCompare(i.rs1, i.rs2)
+    }
+    assembler.set(condition, .rax)
+    assembler.zeroExtend8(target(i.rd), .rax)
+    finish(i.rd)
+  }
+
+  private mutating func emitMultiply(_ i: Instruction, _ width: HostWidth) {
+    if i.rd == 0 { return }
+    readInto(.rax, i.rs1)
+    assembler.multiply(.rax, read(i.rs2, .rcx), width)
+    if width == .long { assembler.signExtend32(.rax, .rax) }
+    write(i.rd, .rax)
+  }
+
+  private mutating func emitMultiplyHigh(_ i: Instruction) {
+    if i.rd == 0 { return }
+    let right = read(i.rs2, .rcx)
+    readInto(.rax, i.rs1)
+    assembler.multiplyWide(right, signed: i.operation == .mulh)
+    if i.operation == .mulhsu {
+      // Minus the right side where the left one is negative.
+      readInto(.rax, i.rs1)
+      assembler.shift(.rightSigned, .rax, by: 63)
+      assembler.arithmetic(.and, .rax, right)
+      assembler.arithmetic(.sub, .rdx, .rax)
+    }
+    write(i.rd, .rdx)
+  }
+
+  /// Division by zero and overflow have defined results (12.2).
+  private mutating func emitDivide(_ i: Instruction, _ width: HostWidth, isSigned: Bool, remainder: Bool) {
+    if i.rd == 0 { return }
+    readInto(.rcx, i.rs2)
+    readInto(.rax, i.rs1)
+    assembler.test(.rcx, .rcx, width)
+    let byZero = assembler.jump(if: .equal)
+    var byMinusOne: Assembler.Patch?
+    if isSigned {
+      assembler.arithmetic(.compare, .rcx, immediate: -1, width)
+      byMinusOne = assembler.jump(if: .equal)
+      assembler.signIntoRDX(width)
+    } else {
+      assembler.xor(.rdx, .rdx, .long)
+    }
+    assembler.divide(.rcx, signed: isSigned, width)
+    if remainder { assembler.move(.rax, .rdx) }
+    let done = assembler.jump()
+    var doneToo: Assembler.Patch?
+    if let byMinusOne {
+      assembler.fillHere(byMinusOne)
+      if remainder { assembler.moveImmediate(.rax, 0) } else { assembler.negate(.rax, width) }
+      doneToo = assembler.jump()
+    }
+    assembler.fillHere(byZero)
+    // The remainder is the dividend, which rax holds.
+    if !remainder { assembler.moveImmediate(.rax, ~0) }
+    assembler.fillHere(done)
+    if let doneToo { assembler.fillHere(doneToo) }
+    if width == .long { assembler.signExtend32(.rax, .rax) }
+    write(i.rd, .rax)
+  }
+
+  private mutating func emitShiftAdd(_ i: Instruction, _ shift: UInt8, isWord: Bool) {
+    if i.rd == 0 { return }
+    let right = read(i.rs2, .rcx)
+    var left = read(i.rs1, .rax)
+    if isWord {
+      assembler.move(.rax, left, .long)
+      left = .rax
+    }
+    assembler.loadAddress(target(i.rd), HostAddress(right, index: left, shift: shift))
+    finish(i.rd)
+  }
+
+  private mutating func emitCount(_ i: Instruction) {
+    if i.rd == 0 { return }
+    let source = read(i.rs1, .rcx)
+    let host = target(i.rd)
+    switch i.operation {
+    case .clz: assembler.countLeadingZeros(host, source, .quad)
+    case .ctz: assembler.countTrailingZeros(host, source, .quad)
+    case .cpop: assembler.countOnes(host, source, .quad)
+    case .clzw: assembler.countLeadingZeros(host, source, .long)
+    case .ctzw: assembler.countTrailingZeros(host, source, .long)
+    default: assembler.countOnes(host, source, .long)
+    }
+    finish(i.rd)
+  }
+
+  /// The one of two registers that stands in `condition` to the other.
+  private mutating func emitChoice(_ i: Instruction, _ condition: HostCondition) {
+    if i.rd == 0 { return }
+    readInto(.rax, i.rs2)
+    let left = read(i.rs1, .rcx)
+    assembler.arithmetic(.compare, left, .rax)
+    assembler.move(.rax, left, if: condition)
+    write(i.rd, .rax)
+  }
+
+  private mutating func emitBit(_ operation: Assembler.BitOperation, _ i: Instruction, isImmediate: Bool = true) {
+    if i.rd == 0 { return }
+    if isImmediate {
+      readInto(.rax, i.rs1)
+      assembler.bit(operation, .rax, UInt8(i.immediate))
+    } else {
+      let index = read(i.rs2, .rcx)
+      readInto(.rax, i.rs1)
+      assembler.bit(operation, .rax, index)
+    }
+    write(i.rd, .rax)
+  }
+
+  // MARK: control transfer
+
+  private mutating func emitBranch(_ step: Step, _ condition: HostCondition) {
+    let i = step.instruction
+    var condition = condition
+    if i.rs1 == 0, i.rs2 != 0 {
+      // 0 < x is x > 0, and so on.
+      emitCompare(i.rs2, 0)
+      switch condition {
+      case .less: condition = .greater
+      case .greaterOrEqual: condition = .lessOrEqual
+      case .below: condition = .above
+      case .aboveOrEqual: condition = .belowOrEqual
+      default: break
+      }
+    } else if i.rs2 == 0, i.rs1 != 0, PinnedRegisters.host(i.rs1) == nil {
+      assembler.arithmetic(.compare, StateLayout.integer(i.rs1), immediate: 0)
+    } else {
+      emitCompare(i.rs1, i.rs2)
+    }
+    let target = Int64(step.offset) + i.immediate
+    let left = uncounted - 1
+    if left == 0, target >= 0, target < 4096 {
+      let index = Int(target) >> 1
+      let entry = translations.entryPoints[index]
+      if entry != UInt32(truncatingIfNeeded: thunks.exitDispatch) {
+        assembler.jump(UInt(entry), if: condition)
+      } else {
+        let patch = assembler.jump(if: condition)
+        wait(patch, index)
+        postpone(.link(patch, Int(target)))
+      }
+      return
+    }
+    postpone(.side(assembler.jump(if: condition), target, left))
+  }
+
+  private mutating func emitJumpAndLink(_ step: Step) {
+    let i = step.instruction
+    let target = Int64(step.offset) + i.immediate
+    let next = step.offset + Int(i.length)
+    setFromPage(i.rd, Int64(next))
+    // A jump that the trace follows has a step behind it.
+    if current + 1 < stepCount { return }
+    let isInPage = target >= 0 && target < 4096
+    if i.rd == 0, isInPage, target > Int64(step.offset) { return emitJump(toOffset: Int(target)) }
+    guard i.rd == 1 else {
+      if isInPage { emitJump(toOffset: Int(target)) } else { emitFarJump(target, isCall: false) }
+      return
+    }
+    emitPushReturn()
+    if isInPage {
+      let index = Int(target) >> 1
+      let entry = translations.entryPoints[index]
+      if entry != UInt32(truncatingIfNeeded: thunks.exitDispatch) {
+        assembler.call(UInt(entry))
+      } else {
+        let patch = assembler.call()
+        wait(patch, index)
+        postpone(.link(patch, Int(target)))
+      }
+    } else {
+      emitFarJump(target, isCall: true)
+    }
+    emitLanding(next)
+  }
+
+  private mutating func emitJumpAndLinkRegister(_ step: Step) {
+    let i = step.instruction
+    let next = step.offset + Int(i.length)
+    if i.rd == 0, i.rs1 == 1, i.immediate == 0 {
+      let link = PinnedRegisters.host(1)!
+      assembler.arithmetic(.compare, link, HostAddress(.rsp, 8))
+      assembler.jump(thunks.returnMiss, if: .notEqual)
+      assembler.ret()
+      return
+    }
+    if case .fromPage(let offset) = known[Int(i.rs1)] {
+      let target = (offset + i.immediate) & ~1
+      setFromPage(i.rd, Int64(next))
+      if i.rd == 1 {
+        emitPushReturn()
+        emitFarJump(target, isCall: true)
+        emitLanding(next)
+      } else {
+        emitFarJump(target, isCall: false)
+      }
+      return
+    }
+    let source = read(i.rs1, .rax)
+    if i.immediate != 0 || source != .rax {
+      assembler.loadAddress(.rax, HostAddress(source, Int32(i.immediate)))
+    }
+    if i.rd == 1 {
+      let link = PinnedRegisters.host(1)!
+      assembler.load(link, StateLayout.pageBase)
+      assembler.arithmetic(.add, link, immediate: Int32(next))
+      emitPushReturn()
+      Self.emitIndirectJump(&assembler, isCall: true, exitAbsolute: thunks.exitAbsolute)
+      emitLanding(next)
+    } else {
+      if i.rd != 0 {
+        // rax is taken.
+        let link = PinnedRegisters.host(i.rd) ?? .rcx
+        assembler.load(link, StateLayout.pageBase)
+        assembler.arithmetic(.add, link, immediate: Int32(next))
+        if link == .rcx { assembler.store(StateLayout.integer(i.rd), link) }
+      }
+      Self.emitIndirectJump(&assembler, isCall: false, exitAbsolute: thunks.exitAbsolute)
+    }
+  }
+
+  // MARK: the interpreter's help
+
+  /// Has the interpreter execute the present instruction.
+  mutating func emitExecuteOne(_ step: Step) {
+    group = nil
+    assembler.moveImmediate(.rcx, UInt64(site(step).bits))
+    assembler.call(thunks.executeOne)
+    known[Int(step.instruction.rd)] = .nothing
+    isFloatChecked = false
+    boxed = 0
+  }
+
+  func site(_ step: Step, widthShift: UInt8 = 0, isSigned: Bool = false, isStore: Bool = false) -> SiteDescription {
+    SiteDescription(
+      offset: step.offset, uncounted: uncounted, length: step.instruction.length, widthShift: widthShift,
+      isSigned: isSigned, isStore: isStore)
+  }
+}

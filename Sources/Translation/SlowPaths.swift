@@ -1,0 +1,87 @@
+import Hart
+
+/// The C functions that generated code calls. `state` is the hart's state, whose `translator` leads back here.
+
+typealias SlowPath = @convention(c) (UnsafeMutableRawPointer, UInt64, UInt32, UInt64) -> UInt32
+
+private func translator(_ state: UnsafeMutableRawPointer) -> Translator {
+  Unmanaged<Translator>.fromOpaque(
+    state.assumingMemoryBound(to: HartState.self).pointee.translator.unsafelyUnwrapped
+  ).takeUnretainedValue()
+}
+
+/// A load or store that matched no remembered translation.
+let slowAccessFunction: SlowPath = { state, address, bits, value in
+  translator(state).accessSlowly(address, SiteDescription(bits: bits), value)
+}
+
+/// Remembers a translation for several accesses to one page; `slowValue` 1 where that went well, else 0.
+let prepareAccessFunction: SlowPath = { state, address, bits, _ in
+  translator(state).prepareAccess(address, SiteDescription(bits: bits))
+}
+
+/// Has the interpreter execute one instruction, after which generated code goes on.
+let executeOneFunction: SlowPath = { state, _, bits, _ in
+  translator(state).executeOne(SiteDescription(bits: bits))
+}
+
+extension Translator {
+  /// Brings pc and the counts up to date for the instruction that takes a slow path.
+  private func settle(_ site: SiteDescription) {
+    state.pointee.pc = state.pointee.pageBase &+ site.offset
+    state.pointee.remaining &+= site.uncounted
+    state.pointee.retired = state.pointee.horizon &- UInt64(bitPattern: state.pointee.remaining)
+    collectFloatingPointFlags()
+  }
+
+  fileprivate func accessSlowly(_ address: UInt64, _ site: SiteDescription, _ value: UInt64) -> UInt32 {
+    settle(site)
+    let width = 1 << Int(site.widthShift)
+    if site.isStore {
+      guard hart.storeSlowly(address, width: width, value) else { return leaveForTrap() }
+      if hart.attention.load(ordering: .relaxed) != 0 {
+        state.pointee.pc &+= site.length
+        state.pointee.remaining &-= 1
+        return 1
+      }
+    } else {
+      guard let loaded = hart.loadSlowly(address, width: width) else { return leaveForTrap() }
+      state.pointee.slowValue =
+        site.isSigned
+        ? UInt64(bitPattern: Int64(bitPattern: loaded << UInt64(64 - 8 * width)) >> Int64(64 - 8 * width)) : loaded
+    }
+    state.pointee.remaining &-= site.uncounted
+    return 0
+  }
+
+  private func leaveForTrap() -> UInt32 {
+    hart.takeTrap(state.pointee.trapCause, state.pointee.trapValue)
+    // A trap counts as an instruction of the stretch, so that a handler that traps itself can't stay for ever.
+    state.pointee.remaining &-= 1
+    state.pointee.horizon &-= 1
+    return 1
+  }
+
+  fileprivate func prepareAccess(_ address: UInt64, _ site: SiteDescription) -> UInt32 {
+    state.pointee.slowValue = hart.prepareAccess(address, isStore: site.isStore) ? 1 : 0
+    return 0
+  }
+
+  fileprivate func executeOne(_ site: SiteDescription) -> UInt32 {
+    settle(site)
+    let context = state.pointee.fetchEntries
+    let before = forgottenPages
+    let next = state.pointee.pc &+ site.length
+    let retired = state.pointee.retired
+    hart.interpret(1)
+    if state.pointee.pc == next, state.pointee.retired == retired &+ 1, state.pointee.fetchEntries == context,
+      forgottenPages == before, !mustLeave
+    {
+      state.pointee.remaining &-= site.uncounted
+      return 0
+    }
+    state.pointee.remaining &-= 1
+    state.pointee.horizon = state.pointee.retired &+ UInt64(bitPattern: state.pointee.remaining)
+    return 1
+  }
+}

@@ -1,0 +1,130 @@
+/// The code that every block shares: the way in, the ways out, and the calls of slow paths. Made once for each code
+/// memory, at its start.
+///
+/// The boundary: generated code runs with the guest's pinned registers in host registers. A slow path is called with the
+/// address in rax, the site's description in ecx and the value of a store in rdx, on the host's own stack; everything
+/// that the guest can see is in the state by then. It returns 0 to go on (its value is in `slowValue`) or 1 to leave.
+/// It never throws and never unwinds through generated code.
+struct Thunks {
+  /// A C function: (state, address of a block) to an `ExitReason`.
+  private(set) var enter: Assembler.Label = 0
+  /// eax: an `ExitReason`.
+  private(set) var exit: Assembler.Label = 0
+  /// eax: offset in the page of `pageBase`, where to go on; for each `ExitReason`.
+  private(set) var exitDispatch: Assembler.Label = 0
+  private(set) var exitBudget: Assembler.Label = 0
+  private(set) var exitInterpretOne: Assembler.Label = 0
+  private(set) var exitInterpretOn: Assembler.Label = 0
+  /// rax: the guest address to go on at.
+  private(set) var exitAbsolute: Assembler.Label = 0
+  /// A guest return whose address isn't what the host's stack has on top.
+  private(set) var returnMiss: Assembler.Label = 0
+  private(set) var slowAccess: Assembler.Label = 0
+  private(set) var prepareAccess: Assembler.Label = 0
+  private(set) var executeOne: Assembler.Label = 0
+
+  init(_ a: inout Assembler) {
+    emitExits(&a)
+    emitReturnMiss(&a)
+    emitEnter(&a)
+    slowAccess = emitCall(&a, unsafeBitCast(slowAccessFunction, to: UInt.self))
+    prepareAccess = emitCall(&a, unsafeBitCast(prepareAccessFunction, to: UInt.self))
+    executeOne = emitCall(&a, unsafeBitCast(executeOneFunction, to: UInt.self))
+  }
+
+  private func storePinned(_ a: inout Assembler) {
+    for (guest, host) in PinnedRegisters.all { a.store(StateLayout.integer(guest), host) }
+    a.store(StateLayout.remaining, PinnedRegisters.remaining)
+    a.storeControl(StateLayout.guestFloatControl)
+    a.loadControl(StateLayout.hostFloatControl)
+  }
+
+  private func loadPinned(_ a: inout Assembler) {
+    a.loadControl(StateLayout.guestFloatControl)
+    a.load(PinnedRegisters.remaining, StateLayout.remaining)
+    for (guest, host) in PinnedRegisters.all { a.load(host, StateLayout.integer(guest)) }
+  }
+
+  private static let saved: [HostRegister] = [.rbx, .rbp, .r12, .r13, .r14, .r15]
+
+  private mutating func emitExits(_ a: inout Assembler) {
+    exit = a.here
+    storePinned(&a)
+    a.load(.rsp, StateLayout.hostStack)
+    for register in Self.saved.reversed() { a.pop(register) }
+    a.ret()
+    func offsetExit(_ reason: ExitReason) -> Assembler.Label {
+      let label = a.here
+      a.arithmetic(.add, .rax, StateLayout.pageBase)
+      a.store(StateLayout.pc, .rax)
+      a.moveImmediate(.rax, UInt64(reason.rawValue))
+      a.jump(exit)
+      return label
+    }
+    exitDispatch = offsetExit(.dispatch)
+    exitBudget = offsetExit(.budget)
+    exitInterpretOne = offsetExit(.interpretOne)
+    exitInterpretOn = offsetExit(.interpretOn)
+    exitAbsolute = a.here
+    a.arithmetic(.and, .rax, immediate: -2)
+    a.store(StateLayout.pc, .rax)
+    a.moveImmediate(.rax, UInt64(ExitReason.dispatch.rawValue))
+    a.jump(exit)
+  }
+
+  /// Forgets the host's stack, and jumps to where ra says.
+  private mutating func emitReturnMiss(_ a: inout Assembler) {
+    returnMiss = a.here
+    a.load(.rsp, StateLayout.returnStackBase)
+    a.move(.rax, PinnedRegisters.host(1)!)
+    BlockTranslator.emitIndirectJump(&a, isCall: false, exitAbsolute: exitAbsolute)
+  }
+
+  private static let returnStackSize: Int32 = 1 << 15
+
+  private mutating func emitEnter(_ a: inout Assembler) {
+    enter = a.here
+    for register in Self.saved { a.push(register) }
+    a.loadAddress(.rbp, HostAddress(.rdi, StateLayout.bias))
+    a.store(StateLayout.hostStack, .rsp)
+    a.arithmetic(.sub, .rsp, immediate: 64)
+    a.arithmetic(.and, .rsp, immediate: -16)
+    a.store(StateLayout.returnStackBase, .rsp)
+    a.loadAddress(.rax, HostAddress(.rsp, -Self.returnStackSize))
+    a.store(StateLayout.returnStackLimit, .rax)
+    // At the bottom: an address that few guests return to, and if one does, the long way.
+    a.moveImmediate(.rax, UInt64(returnMiss))
+    a.store(HostAddress(.rsp, 0), .rax)
+    a.storeImmediate(HostAddress(.rsp, 8), -1)
+    a.move(.rdx, .rsi)
+    loadPinned(&a)
+    a.jump(.rdx)
+  }
+
+  /// Calls a C function: (state, address, description, value) to 0 or 1.
+  private func emitCall(_ a: inout Assembler, _ function: UInt) -> Assembler.Label {
+    let label = a.here
+    storePinned(&a)
+    a.move(.rbx, .rsp)
+    a.loadAddress(.rdi, HostAddress(.rbp, -StateLayout.bias))
+    a.move(.rsi, .rax)
+    a.move(.r8, .rdx)
+    a.move(.rdx, .rcx, .long)
+    a.move(.rcx, .r8)
+    a.arithmetic(.and, .rsp, immediate: -16)
+    a.moveImmediate(.rax, UInt64(function))
+    a.call(.rax)
+    a.move(.rsp, .rbx)
+    a.test(.rax, .rax, .long)
+    let leave = a.jump(if: .notEqual)
+    loadPinned(&a)
+    a.load(.rax, StateLayout.slowValue)
+    a.ret()
+    // The registers are in the state, perhaps changed there: load them, for the way out stores them.
+    a.fillHere(leave)
+    loadPinned(&a)
+    a.moveImmediate(.rax, UInt64(ExitReason.left.rawValue))
+    a.jump(exit)
+    return label
+  }
+}

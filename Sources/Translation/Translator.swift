@@ -1,0 +1,207 @@
+import Hart
+import HostSystem
+import RISCV
+
+/// Runs a hart's hot code as host code. Each hart has its own translator, with its own code memory: nothing is shared,
+/// so nothing is locked, and a FENCE.I concerns only the hart that executes it, as the architecture has it.
+///
+/// Code is translated by physical page: a block holds nothing that depends on the virtual address it runs at (that comes
+/// from `HartState.pageBase`), so a library's code is translated once, wherever processes map it. Jumps within a page are
+/// direct; any other jump looks the target's page up among the remembered fetch translations, and goes through that
+/// page's table of entry points. So neither a change of mappings nor of code has links to undo.
+package final class Translator: ExecutionEngine {
+  let hart: Hart
+  let state: UnsafeMutablePointer<HartState>
+  private let code: CodeMemory
+  private let thunks: Thunks
+  private let enter: @convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32
+  private var block: BlockTranslator
+  /// How often a place is reached before it is translated.
+  private let threshold: UInt8
+  /// Counts the pages whose translations were dropped.
+  private(set) var forgottenPages: UInt64 = 0
+  private var pages: [PageTranslations] = []
+  /// The entry points of a page that has none.
+  private let absentPage: PageTranslations
+  /// Where blocks begin in the code memory, behind the thunks.
+  private let firstBlock: UnsafeMutablePointer<UInt8>
+  private let end: UnsafeMutablePointer<UInt8>
+
+  /// Bytes of code memory of one hart. The host gives them as they are touched.
+  private static let codeSize = 64 << 20
+
+  /// A translator for `hart`; the caller sets it as its engine. Throws `HostError` where the host has no executable
+  /// memory or lacks instructions that generated code uses.
+  ///
+  /// - Parameter threshold: how often a place in the guest's code is reached before it is translated, 1...255.
+  package init(_ hart: Hart, threshold: Int) throws {
+    try HostInstructions.check()
+    self.hart = hart
+    state = hart.state
+    self.threshold = UInt8(max(1, min(255, threshold)))
+    code = try CodeMemory(count: Self.codeSize)
+    var assembler = Assembler(code.writable, executableOffset: code.executableOffset)
+    thunks = Thunks(&assembler)
+    enter = unsafeBitCast(
+      UnsafeRawPointer(bitPattern: thunks.enter), to: (@convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32).self)
+    // Entry points that lead nowhere yet lead to the way out, with the offset in the page in eax.
+    absentPage = PageTranslations(absent: UInt32(thunks.exitDispatch))
+    firstBlock = assembler.cursor
+    end = code.writable + code.count - BlockTranslator.largestBlock
+    block = BlockTranslator(assembler, thunks)
+    hart.absentEntryPoints = absentPage.entryPoints
+  }
+
+  deinit {
+    for page in pages { page.deallocate() }
+    absentPage.deallocate()
+    block.deallocate()
+  }
+
+  // MARK: running
+
+  package func execute(_ budget: Int) {
+    state.pointee.translator = Unmanaged.passUnretained(self).toOpaque()
+    var remaining = Int64(budget)
+    while remaining > 0 {
+      let pc = state.pointee.pc
+      let base = pc & TranslationCache.pageMask
+      let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.indexMask)
+      if entry.pointee.tag != base {
+        guard hart.fetchPage(pc) != nil else {
+          hart.takeTrap(state.pointee.trapCause, state.pointee.trapValue)
+          remaining -= 1
+          if mustLeave { return }
+          continue
+        }
+        if hart.isFetchConfined {
+          interpret(1, &remaining)
+          if mustLeave { return }
+          continue
+        }
+      }
+      let page = entry.pointee.page.unsafelyUnwrapped
+      let translations = PageTranslations(page.pointee.entryPoints ?? addTranslations(to: page))
+      entry.pointee.entryPoints = translations.entryPoints
+      let index = Int(pc & 0xFFF) >> 1
+      var target = translations.entryPoints[index]
+      if target == UInt32(truncatingIfNeeded: thunks.exitDispatch) {
+        let heat = translations.heat[index]
+        if heat < threshold - 1 {
+          translations.heat[index] = heat + 1
+          interpret(Int(remaining), &remaining, untilJump: true)
+          if mustLeave { return }
+          continue
+        }
+        if block.assembler.cursor >= end { flush() }
+        target = block.translate(page, translations, index)
+      }
+      state.pointee.remaining = remaining
+      state.pointee.horizon = state.pointee.retired &+ UInt64(remaining)
+      state.pointee.pageBase = base
+      let reason = ExitReason(rawValue: enter(state, UInt(target)))
+      remaining = state.pointee.remaining
+      state.pointee.retired = state.pointee.horizon &- UInt64(bitPattern: remaining)
+      collectFloatingPointFlags()
+      switch reason {
+      case .dispatch: break
+      case .budget: interpret(Int(remaining), &remaining)
+      case .interpretOne: interpret(1, &remaining)
+      case .interpretOn: interpret(Int(remaining), &remaining, untilJump: true)
+      default: break
+      }
+      if reason != .dispatch, mustLeave { return }
+    }
+  }
+
+  private func interpret(_ count: Int, _ remaining: inout Int64, untilJump: Bool = false) {
+    guard count > 0 else { return }
+    let before = state.pointee.retired
+    hart.interpret(count, untilJump: untilJump)
+    // At least one, that a handler that traps itself can't stay for ever.
+    remaining -= max(1, Int64(bitPattern: state.pointee.retired &- before))
+  }
+
+  /// Whether the run loop has something to do before the next instruction.
+  var mustLeave: Bool {
+    hart.attention.load(ordering: .relaxed) != 0 || state.pointee.isWaiting || hart.deliverableInterrupts() != 0
+  }
+
+  /// Moves the exceptions that generated code has met from MXCSR (Intel SDM, volume 1, 10.2.3) to fflags.
+  @inline(__always)
+  func collectFloatingPointFlags() {
+    let flags = state.pointee.guestFloatControl & 0x3F
+    if flags != 0 { moveFloatingPointFlags(flags) }
+  }
+
+  @inline(never)
+  private func moveFloatingPointFlags(_ flags: UInt32) {
+    var guest: UInt8 = 0
+    if flags & 1 != 0 { guest |= 16 }
+    if flags & 4 != 0 { guest |= 8 }
+    if flags & 8 != 0 { guest |= 4 }
+    if flags & 16 != 0 { guest |= 2 }
+    if flags & 32 != 0 { guest |= 1 }
+    state.pointee.floatingPointFlags |= guest
+    state.pointee.guestFloatControl &= ~0x3F
+  }
+
+  // MARK: pages
+
+  private func addTranslations(to page: UnsafeMutablePointer<CodePage>) -> UnsafeMutablePointer<UInt32> {
+    let translations = PageTranslations(absent: UInt32(truncatingIfNeeded: thunks.exitDispatch))
+    pages.append(translations)
+    page.pointee.entryPoints = translations.entryPoints
+    return translations.entryPoints
+  }
+
+  package func forget(_ page: UnsafeMutablePointer<CodePage>) {
+    guard let entryPoints = page.pointee.entryPoints else { return }
+    forgottenPages &+= 1
+    PageTranslations(entryPoints).clear(UInt32(truncatingIfNeeded: thunks.exitDispatch))
+  }
+
+  /// Begins anew with an empty code memory.
+  private func flush() {
+    for page in pages { page.clear(UInt32(truncatingIfNeeded: thunks.exitDispatch)) }
+    block.clear(from: firstBlock)
+  }
+}
+
+/// What the translator knows about a page, in one piece of memory: for each half-word where its code is (a host address
+/// below 2^32) and how often it was reached, and the jumps in the page's code that wait for a block.
+struct PageTranslations {
+  let entryPoints: UnsafeMutablePointer<UInt32>
+  static let none: Int32 = -1
+
+  private static let byteCount = CodePage.slotCount * 5 + 4
+
+  init(_ entryPoints: UnsafeMutablePointer<UInt32>) { self.entryPoints = entryPoints }
+
+  /// A new one, all of whose entry points are `absent`.
+  init(absent: UInt32) {
+    entryPoints = UnsafeMutableRawPointer.allocate(byteCount: Self.byteCount, alignment: 64)
+      .bindMemory(to: UInt32.self, capacity: CodePage.slotCount)
+    clear(absent)
+  }
+
+  func deallocate() { UnsafeMutableRawPointer(entryPoints).deallocate() }
+
+  var heat: UnsafeMutablePointer<UInt8> {
+    UnsafeMutableRawPointer(entryPoints).advanced(by: CodePage.slotCount * 4).assumingMemoryBound(to: UInt8.self)
+  }
+
+  /// The first of the jumps that wait, as an index into the translator's list; `none`: there is none.
+  var waiting: Int32 {
+    get { UnsafeRawPointer(entryPoints).load(fromByteOffset: CodePage.slotCount * 5, as: Int32.self) }
+    nonmutating set {
+      UnsafeMutableRawPointer(entryPoints).storeBytes(of: newValue, toByteOffset: CodePage.slotCount * 5, as: Int32.self)
+    }
+  }
+
+  func clear(_ absent: UInt32) {
+    entryPoints.update(repeating: absent, count: CodePage.slotCount)
+    heat.update(repeating: 0, count: CodePage.slotCount)
+    waiting = Self.none
+  }
+}
