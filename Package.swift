@@ -36,8 +36,15 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ]),
     room("Images", ["Storage", "CZlib", "CZstd", "CLZMA", .product(name: "Crypto", package: "swift-crypto")]),
-    room("Yadori", ["Board", "Translation", "Virtio", "Storage", "Network", "Console", "Hart", "Bus", "HostSystem", "CZstd"]),
-    room("Board", ["Virtio", "Storage", "Network", "Console", "Translation", "Hart", "RISCV", "Bus", "HostSystem", "CHost", "CZlib"]),
+    room(
+      "Yadori",
+      ["Board", "Translation", "Virtio", "Storage", "Network", "Console", "Hart", "Bus", "HostSystem", "CZstd"]),
+    room(
+      "Board",
+      [
+        "Virtio", "Storage", "Network", "Console", "Translation", "Hart", "RISCV", "Bus", "HostSystem", "CHost",
+        "CZlib",
+      ]),
     room("Virtio", ["Storage", "Network", "Console", "Bus", "HostSystem"]),
     room("Storage", ["HostSystem", "CHost", "CZlib", "CZstd"]),
     room("Network", ["HostSystem", "CSlirp"]),

@@ -53,7 +53,8 @@ public struct BoardConfiguration {
 
   public init(
     hartCount: Int = 1, memorySize: UInt64 = 1 << 30, hart: HartConfiguration = HartConfiguration(),
-    engine: EngineChoice? = nil, instructionSet: InstructionSetDescription? = nil, boot: BootDescription, console: (any ConsoleBackend)? = nil,
+    engine: EngineChoice? = nil, instructionSet: InstructionSetDescription? = nil, boot: BootDescription,
+    console: (any ConsoleBackend)? = nil,
     devices: [any VirtioDevice] = [], transport: Transport = .mmio,
     flash: (FlashImage?, FlashImage?) = (nil, nil), allowsSemihosting: Bool? = nil,
     wallClock: @escaping @Sendable () -> UInt64 = { MonotonicClock.wallNanoseconds() },

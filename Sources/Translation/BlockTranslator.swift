@@ -276,6 +276,8 @@ struct BlockTranslator {
   mutating func emitLanding(_ offset: Int) {
     assembler.pop(.rax)
     assembler.arithmetic(.and, .rax, immediate: -4096)
+    // Behind a call at the page's end it is the next page's.
+    if offset >= 4096 { assembler.arithmetic(.sub, .rax, immediate: 4096) }
     assembler.store(StateLayout.pageBase, .rax)
     if offset < 4096 { emitJump(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
   }

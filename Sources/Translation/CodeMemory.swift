@@ -15,7 +15,9 @@ struct CodeMemory: ~Copyable {
     let descriptor = chost_memory_file("yadori-code")
     guard descriptor >= 0 else { throw HostError.last("can't make a memory file for generated code") }
     defer { close(descriptor) }
-    guard ftruncate(descriptor, count) == 0 else { throw HostError.last("can't size the memory file for generated code") }
+    guard ftruncate(descriptor, count) == 0 else {
+      throw HostError.last("can't size the memory file for generated code")
+    }
     let write = mmap(nil, count, PROT_READ | PROT_WRITE, Int32(MAP_SHARED), descriptor, 0)
     guard let write, write != MAP_FAILED else { throw HostError.last("can't map memory for generated code") }
     let execute = mmap(nil, count, PROT_READ | PROT_EXEC, Int32(MAP_SHARED) | Int32(MAP_32BIT), descriptor, 0)

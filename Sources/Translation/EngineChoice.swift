@@ -14,12 +14,16 @@ public enum EngineChoice: Codable, Hashable, Sendable {
   /// Gives each of `harts` the engine; nil: the translator where the host can run one, else the interpreter. Before the
   /// harts run. Throws `HostError` where the host can't run the one asked for.
   public static func install(_ choice: EngineChoice?, on harts: [Hart]) throws {
+    // The addresses that code may have are few: many harts share them.
+    let codeSize = min(Translator.largestCodeSize, (512 << 20) / harts.count & ~0xFFFFF)
     switch choice {
     case .interpreter: return
     case .translator(let threshold):
-      for hart in harts { hart.engine = try Translator(hart, threshold: threshold) }
+      for hart in harts { hart.engine = try Translator(hart, threshold: threshold, codeSize: codeSize) }
     case nil:
-      guard let engines = try? harts.map({ try Translator($0, threshold: usualThreshold) }) else { return }
+      guard let engines = try? harts.map({ try Translator($0, threshold: usualThreshold, codeSize: codeSize) }) else {
+        return
+      }
       for (hart, engine) in zip(harts, engines) { hart.engine = engine }
     }
   }

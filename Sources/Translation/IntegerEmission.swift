@@ -405,7 +405,9 @@ extension BlockTranslator {
     }
     readInto(host, left, unless: host)
     arithmetic(operation, host, right, width)
-    if width == .long { assembler.signExtend32(target(i.rd), host) } else if host != target(i.rd) {
+    if width == .long {
+      assembler.signExtend32(target(i.rd), host)
+    } else if host != target(i.rd) {
       assembler.move(target(i.rd), host)
     }
     finish(i.rd)

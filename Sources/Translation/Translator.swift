@@ -10,7 +10,8 @@ import RISCV
 /// direct; any other jump looks the target's page up among the remembered fetch translations, and goes through that
 /// page's table of entry points. So neither a change of mappings nor of code has links to undo.
 package final class Translator: ExecutionEngine {
-  let hart: Hart
+  /// The hart holds its engine.
+  unowned(unsafe) let hart: Hart
   let state: UnsafeMutablePointer<HartState>
   private let code: CodeMemory
   private let thunks: Thunks
@@ -27,19 +28,21 @@ package final class Translator: ExecutionEngine {
   private let firstBlock: UnsafeMutablePointer<UInt8>
   private let end: UnsafeMutablePointer<UInt8>
 
-  /// Bytes of code memory of one hart. The host gives them as they are touched.
-  private static let codeSize = 64 << 20
+  /// Bytes of code memory of one hart at most. The host gives them as they are touched.
+  static let largestCodeSize = 64 << 20
 
   /// A translator for `hart`; the caller sets it as its engine. Throws `HostError` where the host has no executable
   /// memory or lacks instructions that generated code uses.
   ///
-  /// - Parameter threshold: how often a place in the guest's code is reached before it is translated, 1...255.
-  package init(_ hart: Hart, threshold: Int) throws {
+  /// - Parameters:
+  ///   - threshold: how often a place in the guest's code is reached before it is translated, 1...255.
+  ///   - codeSize: bytes of code memory, a multiple of the page size and at least 1 MiB.
+  package init(_ hart: Hart, threshold: Int, codeSize: Int) throws {
     try HostInstructions.check()
     self.hart = hart
     state = hart.state
     self.threshold = UInt8(max(1, min(255, threshold)))
-    code = try CodeMemory(count: Self.codeSize)
+    code = try CodeMemory(count: codeSize)
     var assembler = Assembler(code.writable, executableOffset: code.executableOffset)
     thunks = Thunks(&assembler)
     enter = unsafeBitCast(
@@ -106,7 +109,7 @@ package final class Translator: ExecutionEngine {
       switch reason {
       case .dispatch: break
       case .budget: interpret(Int(remaining), &remaining)
-      case .interpretOne: interpret(1, &remaining)
+      case .interpretOne where remaining > 0: interpret(1, &remaining)
       case .interpretOn: interpret(Int(remaining), &remaining, untilJump: true)
       default: break
       }
@@ -195,7 +198,8 @@ struct PageTranslations {
   var waiting: Int32 {
     get { UnsafeRawPointer(entryPoints).load(fromByteOffset: CodePage.slotCount * 5, as: Int32.self) }
     nonmutating set {
-      UnsafeMutableRawPointer(entryPoints).storeBytes(of: newValue, toByteOffset: CodePage.slotCount * 5, as: Int32.self)
+      UnsafeMutableRawPointer(entryPoints).storeBytes(
+        of: newValue, toByteOffset: CodePage.slotCount * 5, as: Int32.self)
     }
   }
 

@@ -406,7 +406,8 @@ struct Assembler {
   /// addss ... sqrtsd: 0x58 add, 0x59 mul, 0x5C sub, 0x5E div, 0x51 sqrt.
   enum ScalarOperation: UInt8 { case add = 0x58, multiply = 0x59, subtract = 0x5C, divide = 0x5E, squareRoot = 0x51 }
 
-  mutating func scalar(_ operation: ScalarOperation, _ target: VectorRegister, _ source: HostAddress, _ format: Scalar) {
+  mutating func scalar(_ operation: ScalarOperation, _ target: VectorRegister, _ source: HostAddress, _ format: Scalar)
+  {
     op0F(operation.rawValue, .long, target.number, source, prefix: format.rawValue)
   }
   /// ucomis: flags from a comparison that is quiet; `signaling`: comis.

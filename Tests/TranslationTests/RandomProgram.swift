@@ -1,0 +1,155 @@
+import RISCV
+
+/// A generator that gives the same numbers for the same seed (SplitMix64).
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
+    return z ^ z >> 31
+  }
+}
+
+/// A program of random instructions in a loop: computation of all kinds on all registers, accesses around three base
+/// registers, branches, calls and returns. x31 belongs to the trap handler, x30 counts the loop's turns.
+struct RandomProgram {
+  /// Registers that hold addresses in the data area.
+  static let bases: [UInt8] = [2, 9, 20]
+  private(set) var words: [UInt32] = []
+  private var generator: SeededGenerator
+
+  /// - Parameters:
+  ///   - count: of random instructions in the loop's body.
+  ///   - turns: of the loop, 1...2047.
+  ///   - data: the middle of 64 KiB that the program may use; its low 12 bits are zero.
+  init(seed: UInt64, count: Int, turns: Int64, data: UInt64) {
+    generator = SeededGenerator(seed: seed)
+    for base in Self.bases {
+      append(.lui, rd: base, immediate: Int64(Int32(truncatingIfNeeded: data)))
+      // lui extends the sign: RAM lies at 2 GiB.
+      append(.slli, rd: base, rs1: base, immediate: 32)
+      append(.srli, rd: base, rs1: base, immediate: 32)
+    }
+    append(.addi, rd: 30, rs1: 0, immediate: turns)
+    let start = words.count
+    while words.count < start + count { appendRandom(room: start + count - words.count) }
+    append(.addi, rd: 30, rs1: 30, immediate: -1)
+    // The loop may be longer than a branch reaches.
+    append(.beq, rs1: 30, rs2: 0, immediate: 8)
+    append(.jal, rd: 0, immediate: Int64(start - words.count) * 4)
+    append(.jal, rd: 0, immediate: 0)
+  }
+
+  private mutating func append(
+    _ operation: RISCV.Operation, rd: UInt8 = 0, rs1: UInt8 = 0, rs2: UInt8 = 0, rs3: UInt8 = 0,
+    roundingMode: UInt8 = 0, immediate: Int64 = 0
+  ) {
+    guard
+      let bits = Encoder.encode(
+        operation, rd: rd, rs1: rs1, rs2: rs2, rs3: rs3, roundingMode: roundingMode, immediate: immediate)
+    else { return }
+    words.append(bits)
+  }
+
+  private mutating func source() -> UInt8 { UInt8.random(in: 0...29, using: &generator) }
+
+  private mutating func destination() -> UInt8 {
+    while true {
+      let register = UInt8.random(in: 0...29, using: &generator)
+      if !Self.bases.contains(register), register != 1 { return register }
+    }
+  }
+
+  private static let computing: [RISCV.Operation] = RISCV.Operation.allCases.filter { operation in
+    let effects = operation.effects
+    if [.reserved, .jal, .jalr, .auipc, .pause, .wrs_nto, .wrs_sto, .prefetch_i, .prefetch_r, .prefetch_w].contains(
+      operation)
+    {
+      return false
+    }
+    return effects.isDisjoint(with: [.branches, .endsBlock, .readsMemory, .writesMemory, .privileged, .accessesCSR])
+  }
+
+  private static let accessing: [RISCV.Operation] = [
+    .lb, .lh, .lw, .ld, .lbu, .lhu, .lwu, .sb, .sh, .sw, .sd, .ld, .sd, .ld, .sd, .fld, .fsd, .flw, .fsw,
+  ]
+  private static let atomic: [RISCV.Operation] = RISCV.Operation.allCases.filter {
+    $0.effects.isSuperset(of: [.readsMemory, .writesMemory, .writesInteger])
+  }
+  private static let branching: [RISCV.Operation] = [.beq, .bne, .blt, .bge, .bltu, .bgeu]
+
+  private mutating func appendRandom(room: Int) {
+    switch Int.random(in: 0..<100, using: &generator) {
+    case 0..<50:
+      let operation = Self.computing.randomElement(using: &generator)!
+      let modes: [UInt8] = [0, 0, 7, 7, 7, 1, 2, 3, 4]
+      appendComputation(operation, roundingMode: modes.randomElement(using: &generator)!)
+    case 50..<80:
+      let base = Self.bases.randomElement(using: &generator)!
+      // A run of accesses to neighbours, as compilers emit them.
+      let middle = Int64.random(in: -1900...1900, using: &generator)
+      for _ in 0..<Int.random(in: 1...5, using: &generator) {
+        let immediate = middle + Int64.random(in: -12...12, using: &generator) * 8
+        let isAligned = Int.random(in: 0..<8, using: &generator) != 0
+        appendAccess(base: base, isAligned ? immediate & ~7 : immediate)
+      }
+    case 80..<84:
+      let operation = Self.atomic.randomElement(using: &generator)!
+      append(.addi, rd: 29, rs1: Self.bases.randomElement(using: &generator)!, immediate: 16)
+      append(operation, rd: destination(), rs1: 29, rs2: source())
+    case 84..<94:
+      guard room > 12 else { return }
+      // Over a few instructions, which follow.
+      let skipped = Int64.random(in: 1...10, using: &generator)
+      append(
+        Self.branching.randomElement(using: &generator)!, rs1: source(), rs2: source(), immediate: 4 * (skipped + 1))
+    case 94..<96:
+      guard room > 12 else { return }
+      append(.jal, rd: 0, immediate: 4 * Int64.random(in: 2...8, using: &generator))
+    case 96..<98:
+      // A call over a jump to a function of one instruction, that returns.
+      append(.jal, rd: 1, immediate: 8)
+      append(.jal, rd: 0, immediate: 12)
+      appendComputation(.add, roundingMode: 0)
+      append(.jalr, rd: 0, rs1: 1)
+    case 98:
+      // An indirect call, to the same.
+      append(.auipc, rd: 28, immediate: 0)
+      append(.jalr, rd: 1, rs1: 28, immediate: 12)
+      append(.jal, rd: 0, immediate: 12)
+      appendComputation(.xor, roundingMode: 0)
+      append(.jalr, rd: 0, rs1: 1)
+    default:
+      let csrs: [Int64] = [0x001, 0x003, 0x340, 0xB02]
+      let isWrite = Bool.random(using: &generator)
+      append(
+        isWrite ? .csrrw : .csrrs, rd: destination(), rs1: isWrite ? source() : 0,
+        immediate: csrs.randomElement(using: &generator)!)
+    }
+  }
+
+  private mutating func appendComputation(_ operation: RISCV.Operation, roundingMode: UInt8) {
+    let isFloat = operation.effects.contains(.writesFloatingPoint)
+    let rd = isFloat ? UInt8.random(in: 0...31, using: &generator) : destination()
+    let immediates: [Int64] = [0, 1, -1, 5, 12, 31, 33, 63, 255, -2048, 2047, 0x7FFF_F000, 0x1_0000, -0x8000_0000]
+    // The first immediate that the encoding takes.
+    for immediate in immediates.shuffled(using: &generator) {
+      let before = words.count
+      append(
+        operation, rd: rd, rs1: source(), rs2: source(), rs3: source(), roundingMode: roundingMode,
+        immediate: immediate)
+      if words.count > before { return }
+    }
+  }
+
+  private mutating func appendAccess(base: UInt8, _ immediate: Int64) {
+    let operation = Self.accessing.randomElement(using: &generator)!
+    append(
+      operation, rd: operation.effects.contains(.writesFloatingPoint) ? source() : destination(), rs1: base,
+      rs2: source(), immediate: max(-2048, min(2047, immediate)))
+  }
+}

@@ -1,0 +1,56 @@
+import Bus
+import Hart
+import RISCV
+import Testing
+import Translation
+
+/// A hart with 16 MiB of RAM at 0x8000_0000 and no devices, run by the engine under test or by the interpreter.
+final class TranslationHarness {
+  static let base: UInt64 = 0x8000_0000
+  static let data: UInt64 = 0x8010_0000
+  static let handler: UInt64 = 0x8020_0000
+  let memory: GuestMemory
+  let hart: Hart
+
+  init(_ engine: EngineChoice) throws {
+    memory = try GuestMemory(base: PhysicalAddress(Self.base), size: 16 << 20)
+    hart = Hart(
+      identifier: 0, addressSpace: AddressSpace(memory: memory), clock: GuestClock(),
+      configuration: HartConfiguration())
+    try EngineChoice.install(engine, on: [hart])
+    #expect(hart.start(at: Self.base, privilege: .machine, argument: 0))
+    // The first turn takes the start.
+    _ = hart.run(limit: 0)
+    // Traps go on behind the instruction; x31 is the handler's.
+    hart.writeCSR(0x305, Self.handler)
+    place(
+      [
+        Encoder.encode(.csrrs, rd: 31, immediate: 0x341)!, Encoder.encode(.addi, rd: 31, rs1: 31, immediate: 4)!,
+        Encoder.encode(.csrrw, rs1: 31, immediate: 0x341)!, Encoder.encode(.mret)!,
+      ], at: Self.handler)
+    // Floating point on and dirty.
+    hart.writeCSR(0x300, 3 << 13)
+  }
+
+  func place(_ instructions: [UInt32], at address: UInt64 = TranslationHarness.base) {
+    for (index, bits) in instructions.enumerated() {
+      #expect(memory.store(bits, at: PhysicalAddress(address + UInt64(index) * 4)))
+    }
+  }
+
+  /// Everything that a program can have changed, a line each.
+  func description(dataPages: Int = 16) -> [String] {
+    var lines = ["pc \(String(hart.pc, radix: 16)) retired \(hart.retiredInstructions)"]
+    for index in 0..<32 { lines.append("x\(index) \(String(hart[x: index], radix: 16))") }
+    for index in 0..<32 { lines.append("f\(index) \(String(hart[f: index], radix: 16))") }
+    for number in [0x003, 0x300, 0x340, 0x341, 0x342, 0x343] {
+      lines.append("csr \(String(number, radix: 16)) \(String(hart.readCSR(number)!, radix: 16))")
+    }
+    let start = Self.data - UInt64(dataPages) * 2048
+    for address in stride(from: start, to: start + UInt64(dataPages) * 4096, by: 8) {
+      let value = memory.load(PhysicalAddress(address), as: UInt64.self)!
+      if value != 0 { lines.append("\(String(address, radix: 16)): \(String(value, radix: 16))") }
+    }
+    return lines
+  }
+}
