@@ -4,13 +4,17 @@ import HostSystem
 import Images
 import Yadori
 
-/// Builds an image with a machine of ours, and shows how far it is.
+/// Works on images, and shows how far it is.
 enum ImageBuilding {
+  /// Builds an image with a machine of ours.
   static func build(_ options: ImageBuildOptions) throws -> ImageStore.Image {
+    try withProgress { task in try ImageBuilder(machine: InstallingMachine()).build(options, task: task) }
+  }
+
+  static func withProgress<Result>(_ body: (ImageTask) throws -> Result) rethrows -> Result {
     let display = ProgressDisplay()
     defer { display.finish() }
-    let task = ImageTask(progress: { display.show($0) }, warning: { display.warn($0) })
-    return try ImageBuilder(machine: InstallingMachine()).build(options, task: task)
+    return try body(ImageTask(progress: { display.show($0) }, warning: { display.warn($0) }))
   }
 }
 
