@@ -11,10 +11,14 @@ enum ImageBuilding {
     try withProgress { task in try ImageBuilder(machine: InstallingMachine()).build(options, task: task) }
   }
 
+  /// ^C, SIGTERM and SIGHUP stop the work, so that what it started ends and nothing half-made stays.
   static func withProgress<Result>(_ body: (ImageTask) throws -> Result) rethrows -> Result {
     let display = ProgressDisplay()
     defer { display.finish() }
-    return try body(ImageTask(progress: { display.show($0) }, warning: { display.warn($0) }))
+    let task = ImageTask(progress: { display.show($0) }, warning: { display.warn($0) })
+    let watch = EndingSignals { task.cancel() }
+    defer { watch.release() }
+    return try body(task)
   }
 }
 

@@ -118,6 +118,34 @@ import Testing
     #expect(remains.isEmpty)
   }
 
+  @Test(arguments: [SIGINT, SIGTERM])
+  func stopsWhenAsked(signal: Int32) throws {
+    let bytes = try archive()
+    var page = HTTPTestServer.Page(bytes)
+    let gate = DispatchSemaphore(value: 0)
+    page.gate = gate
+    let server = try HTTPTestServer(["/a.tar": page])
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: program.path)
+    process.arguments = ["image", "pull", server.address + "/a.tar"]
+    process.environment = program.environment
+    let errors = Pipe()
+    process.standardError = errors
+    try process.run()
+    // The server has been asked, so the program is at work.
+    let end = Date() + 60
+    while server.requests.isEmpty && Date() < end { usleep(10_000) }
+    try #require(server.requests.count == 1)
+    kill(process.processIdentifier, signal)
+    let text = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    gate.signal()
+    #expect(process.terminationReason == .exit && process.terminationStatus == 75)
+    #expect(text.split(separator: "\n").last == "yadori: stopped; what was downloaded is kept for the next time")
+    #expect(!program.names.contains { $0.hasPrefix("images/") })
+    #expect(try program.run("image", "pull", server.address + "/a.tar").status == 0)
+  }
+
   // MARK: Full disks
 
   /// No file may have more than 64 blocks of 512 bytes.

@@ -170,7 +170,7 @@ import Testing
     }
   }
 
-  @Test(arguments: 1...300 as ClosedRange<UInt64>)
+  @Test(arguments: 1...200 as ClosedRange<UInt64>)
   func randomDamageIsSurvived(seed: UInt64) throws {
     var random = SeededGenerator(seed: seed)
     var bytes = try sound(version: seed % 4 == 0 ? 2 : 3)
