@@ -82,6 +82,38 @@ import Testing
     imageError(.corrupt, says: Self.listPath) { _ = try open(server) }
   }
 
+  /// A mirror whose suite has a list that doesn't fit, and another name for the suite, whose files `change` makes.
+  private func staleMirror(release: (String) -> String = { $0 }, list: (String) -> String = { $0 }) throws
+    -> HTTPTestServer
+  {
+    let server = try mirror()
+    func text(_ path: String) throws -> String {
+      String(decoding: try #require(server[path]).content, as: UTF8.self)
+    }
+    server["/debian/dists/stable/Release"] = .init(release(try text("/debian/dists/trixie/Release")))
+    server["/debian/dists/stable/main/binary-riscv64/Packages"] = .init(list(try text(Self.listPath)))
+    server[Self.listPath] = .init("in the middle of an update\n")
+    return server
+  }
+
+  @Test func theOtherNameOfASuiteStandsInForOneThatDoesNotFit() throws {
+    let warnings = Mutex<[String]>([])
+    let archive = try open(
+      try staleMirror(), task: ImageTask(warning: { text in warnings.withLock { $0.append(text) } }))
+    #expect(try archive.index.latest("hello") != nil)
+    #expect(warnings.withLock { $0 }.contains { $0.contains("its stable is used") })
+  }
+
+  @Test func theOtherNameIsCheckedJustAsWell() throws {
+    for server in [
+      try staleMirror(release: { $0.replacing("Codename: trixie", with: "Codename: forky") }),
+      try staleMirror(list: { $0.replacing("Version: 1", with: "Version: 2") }),
+      try staleMirror(release: { _ in "" }),
+    ] {
+      imageError(.corrupt, says: "\(server.address)\(Self.listPath)", "but the list says") { _ = try open(server) }
+    }
+  }
+
   @Test func aChangedPackageIsRefused() throws {
     let server = try mirror()
     var changed = package
