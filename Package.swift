@@ -72,8 +72,15 @@ let package = Package(
     tests("Console", ["HostSystem"]),
     tests("Virtio", ["Bus", "HostSystem", "Storage", "Network", "Console"]),
     tests("Board", ["Hart", "RISCV", "Bus", "HostSystem", "Virtio", "Console"]),
-    tests("Images", ["HostSystem"]),
+    tests("Images", ["HostSystem", "Storage", "HTTPTestServer", .product(name: "Crypto", package: "swift-crypto")]),
     tests("Yadori", ["Console"]),
-    tests("Commands", ["HostSystem", "yadori"]),
+    tests(
+      "Commands",
+      [
+        "HostSystem", "Images", "Storage", "HTTPTestServer", "yadori",
+        .product(name: "Crypto", package: "swift-crypto"),
+      ]),
+    // Answers downloads on the loopback address; the tests of Images and Commands start it.
+    .target(name: "HTTPTestServer", path: "Tests/HTTPTestServer", swiftSettings: rules),
   ]
 )

@@ -4,13 +4,21 @@ import HostSystem
 import Images
 import Yadori
 
-/// Builds an image with a machine of ours, and shows how far it is.
+/// Works on images, and shows how far it is.
 enum ImageBuilding {
+  /// Builds an image with a machine of ours.
   static func build(_ options: ImageBuildOptions) throws -> ImageStore.Image {
+    try withProgress { task in try ImageBuilder(machine: InstallingMachine()).build(options, task: task) }
+  }
+
+  /// ^C, SIGTERM and SIGHUP stop the work, so that what it started ends and nothing half-made stays.
+  static func withProgress<Result>(_ body: (ImageTask) throws -> Result) rethrows -> Result {
     let display = ProgressDisplay()
     defer { display.finish() }
     let task = ImageTask(progress: { display.show($0) }, warning: { display.warn($0) })
-    return try ImageBuilder(machine: InstallingMachine()).build(options, task: task)
+    let watch = EndingSignals { task.cancel() }
+    defer { watch.release() }
+    return try body(task)
   }
 }
 

@@ -7,7 +7,8 @@ struct ImageCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "image", abstract: "Builds and manages images.",
     subcommands: [
-      BuildImageCommand.self, ListImagesCommand.self, ImageInformationCommand.self, RemoveImageCommand.self,
+      PullImageCommand.self, BuildImageCommand.self, ListImagesCommand.self, ImageInformationCommand.self,
+      RemoveImageCommand.self, ExportImageCommand.self,
     ])
 }
 

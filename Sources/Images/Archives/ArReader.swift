@@ -37,7 +37,7 @@ package final class ArReader {
     }
     var name = text(0..<16)
     if name.hasSuffix("/") { name.removeLast() }
-    let body = LimitedSource(source, count: byteCount)
+    let body = LimitedSource(source, count: byteCount, name: archiveName)
     current = body
     currentIsOdd = byteCount % 2 == 1
     return (Member(name: name, byteCount: byteCount), body)

@@ -59,6 +59,8 @@ extension ByteSource {
 package final class FileSource: ByteSource {
   private let descriptor: Int32
   private let path: String
+  /// How many bytes were read.
+  package private(set) var position: UInt64 = 0
 
   package init(path: String) throws {
     descriptor = open(path, O_RDONLY | O_CLOEXEC)
@@ -71,7 +73,10 @@ package final class FileSource: ByteSource {
   package func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
     while true {
       let count = Glibc.read(descriptor, buffer.baseAddress, buffer.count)
-      if count >= 0 { return count }
+      if count >= 0 {
+        position += UInt64(count)
+        return count
+      }
       if errno != EINTR { throw ImageError.last("can't read \(path)") }
     }
   }
@@ -94,10 +99,13 @@ package final class MemorySource: ByteSource {
 /// The next `count` bytes of another source.
 package final class LimitedSource: ByteSource {
   private let base: ByteSource
+  private let name: String
   package private(set) var remaining: UInt64
 
-  package init(_ base: ByteSource, count: UInt64) {
+  /// - Parameter name: names the source in the error that comes when the base ends too early.
+  package init(_ base: ByteSource, count: UInt64, name: String) {
     self.base = base
+    self.name = name
     remaining = count
   }
 
@@ -105,6 +113,7 @@ package final class LimitedSource: ByteSource {
     let wanted = Int(min(UInt64(buffer.count), remaining))
     if wanted == 0 { return 0 }
     let count = try base.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted]))
+    if count == 0 { throw ImageError(.corrupt, "\(name) is cut short") }
     remaining -= UInt64(count)
     return count
   }

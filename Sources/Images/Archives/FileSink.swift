@@ -24,9 +24,18 @@ package final class FileSink: ByteSink {
   private var hash = SHA256()
   package private(set) var byteCount: UInt64 = 0
   private var isOpen = true
+  private let leavesHoles: Bool
+  /// Where the next bytes go in the file.
+  private var position: off_t = 0
 
-  /// - Parameter mode: the permission bits of the file, before the umask.
-  package init(path: String, mode: mode_t = 0o644) throws {
+  private static let blockSize = 1 << 16
+  private static let zeroes = [UInt8](repeating: 0, count: blockSize)
+
+  /// - Parameters:
+  ///   - mode: the permission bits of the file, before the umask.
+  ///   - leavesHoles: whether long runs of zeroes take no space on the host.
+  package init(path: String, mode: mode_t = 0o644, leavesHoles: Bool = false) throws {
+    self.leavesHoles = leavesHoles
     descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode)
     self.path = path
     if descriptor < 0 { throw ImageError.last("can't create \(path)") }
@@ -54,11 +63,22 @@ package final class FileSink: ByteSink {
   private func put(_ bytes: UnsafeRawBufferPointer) throws {
     var rest = bytes
     while rest.count > 0 {
-      let count = Glibc.write(descriptor, rest.baseAddress, rest.count)
+      var wanted = rest.count
+      if leavesHoles {
+        // Up to the next multiple of a block, so that the holes lie where a file system can have them.
+        wanted = min(wanted, Self.blockSize - Int(position) % Self.blockSize)
+        if memcmp(rest.baseAddress!, Self.zeroes, wanted) == 0 {
+          position += off_t(wanted)
+          rest = UnsafeRawBufferPointer(rebasing: rest[wanted...])
+          continue
+        }
+      }
+      let count = pwrite(descriptor, rest.baseAddress, wanted, position)
       if count < 0 {
         if errno == EINTR { continue }
         throw ImageError.last("can't write \(path)")
       }
+      position += off_t(count)
       rest = UnsafeRawBufferPointer(rebasing: rest[count...])
     }
   }
@@ -67,6 +87,7 @@ package final class FileSink: ByteSink {
   @discardableResult
   package func finish() throws -> String {
     try drain()
+    if leavesHoles && ftruncate(descriptor, position) != 0 { throw ImageError.last("can't write \(path)") }
     if fsync(descriptor) != 0 && errno != EINVAL { throw ImageError.last("can't write \(path)") }
     isOpen = false
     if close(descriptor) != 0 { throw ImageError.last("can't write \(path)") }

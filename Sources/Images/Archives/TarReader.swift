@@ -14,7 +14,7 @@ package final class TarReader {
   }
 
   /// The content of the entry that `next` returned last.
-  package var contentSource: ByteSource { content ?? LimitedSource(source, count: 0) }
+  package var contentSource: ByteSource { content ?? LimitedSource(source, count: 0, name: name) }
 
   private func damaged(_ why: String) -> ImageError { ImageError(.corrupt, "\(name): damaged tar archive: \(why)") }
 
@@ -58,6 +58,7 @@ package final class TarReader {
       guard let space = bytes[position...].firstIndex(of: UInt8(ascii: " ")),
         let length = Int(String(decoding: bytes[position..<space], as: UTF8.self)),
         length > space - position + 1, length <= bytes.count - position,
+        bytes[position + length - 1] == 0x0A,
         let equals = bytes[space..<position + length].firstIndex(of: UInt8(ascii: "="))
       else { throw damaged("an extended header without form") }
       let key = String(decoding: bytes[space + 1..<equals], as: UTF8.self)
@@ -105,7 +106,7 @@ package final class TarReader {
     // Links and directories may carry a size; only files carry content.
     let contentCount = kind == .file ? byteCount : 0
     if contentCount > 1 << 40 { throw damaged("\(written) is said to be \(byteCount) bytes long") }
-    content = LimitedSource(source, count: contentCount)
+    content = LimitedSource(source, count: contentCount, name: name)
     padding = (512 - contentCount % 512) % 512
     return TarEntry(
       path: path, kind: kind, mode: header.mode & 0o7777, user: try identifier("uid", header.user),

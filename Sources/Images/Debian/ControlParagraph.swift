@@ -38,8 +38,9 @@ package struct ControlParagraph: Equatable, Sendable {
   package static func parse(_ text: String, name: String) throws -> [ControlParagraph] {
     var paragraphs: [ControlParagraph] = []
     var fields: [Field] = []
-    for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
-      let line = line.last == "\r" || line.last == "\r\n" ? line.dropLast() : line
+    // Swift takes a carriage return with its newline for one character.
+    let lines = text.split(omittingEmptySubsequences: false) { $0 == "\n" || $0 == "\r\n" }
+    for (index, line) in lines.enumerated() {
       guard let first = line.unicodeScalars.first else {
         if !fields.isEmpty { paragraphs.append(ControlParagraph(fields: fields)) }
         fields = []

@@ -35,12 +35,21 @@ package struct ReleaseFile: Sendable {
     return format.date(from: text)
   }
 
-  /// The part of a clear-signed text that is signed (RFC 9580, chapter 7), nil when it isn't one.
+  /// The part of a clear-signed text that is signed (RFC 9580, chapter 7), nil when it isn't one, or when there is
+  /// anything else before, between or after its text and its signature: `gpgv` may speak of another part then.
   package static func signedText(_ text: String) -> String? {
     var lines = text.split(separator: "\n", omittingEmptySubsequences: false)[...]
     guard lines.popFirst()?.trimmingBlanks == "-----BEGIN PGP SIGNED MESSAGE-----" else { return nil }
     while let line = lines.popFirst(), !line.trimmingBlanks.isEmpty {}
-    guard let end = lines.firstIndex(where: { $0.hasPrefix("-----BEGIN PGP SIGNATURE-----") }) else { return nil }
+    // Within the text such lines begin with "- ".
+    guard let end = lines.firstIndex(where: { $0.hasPrefix("-----") }),
+      lines[end].trimmingBlanks == "-----BEGIN PGP SIGNATURE-----"
+    else { return nil }
+    let rest = lines[(end + 1)...]
+    guard let last = rest.firstIndex(where: { $0.hasPrefix("-----") }),
+      rest[last].trimmingBlanks == "-----END PGP SIGNATURE-----",
+      rest[(last + 1)...].allSatisfy({ $0.trimmingBlanks.isEmpty })
+    else { return nil }
     return lines[..<end].map { $0.hasPrefix("- ") ? $0.dropFirst(2) : $0 }.joined(separator: "\n") + "\n"
   }
 }

@@ -12,10 +12,14 @@ package struct Downloader {
     package var sha256: String?
     /// Whether it may be missing on the server.
     package var isOptional: Bool
+    /// Whether a cut download is gone on with. Without a checksum somebody else must find out that it is whole.
+    package var isResumable: Bool
 
     package init(
-      url: String, path: String, byteCount: UInt64? = nil, sha256: String? = nil, isOptional: Bool = false
+      url: String, path: String, byteCount: UInt64? = nil, sha256: String? = nil, isOptional: Bool = false,
+      isResumable: Bool = false
     ) {
+      self.isResumable = isResumable || sha256 != nil
       self.url = url
       self.path = path
       self.byteCount = byteCount
@@ -27,18 +31,30 @@ package struct Downloader {
     fileprivate var name: String { (path as NSString).lastPathComponent }
   }
 
+  /// Who said what is to be fetched, for what errors tell a person to do.
+  package enum Origin: Sendable {
+    /// The lists of a mirror.
+    case mirror
+    /// A person, with a URL and perhaps a checksum.
+    case person
+  }
+
   private let curl: String
   private let task: ImageTask
   private let scratch: String
+  private let origin: Origin
+  /// A download that was cut so often isn't tried again.
+  private static let attempts = 5
 
   /// - Parameter scratch: a folder for the program's own files.
-  package init(scratch: String, task: ImageTask) throws {
+  package init(scratch: String, origin: Origin = .mirror, task: ImageTask) throws {
     guard let curl = SystemCommand.find("curl") else {
       throw ImageError(.notFound, "the program curl isn't installed; install the package curl")
     }
     self.curl = curl
     self.task = task
     self.scratch = scratch
+    self.origin = origin
   }
 
   /// Makes sure that each item is at its path, whole and with the right checksum. What is there already is checked and
@@ -62,36 +78,48 @@ package struct Downloader {
     }
     if missing.isEmpty { return here }
     try checkSpace(missing)
-    // A second try from scratch helps where a server can't go on with a file or a cut file was damaged.
-    for attempt in 0..<2 where !missing.isEmpty {
-      let failures = try transfer(missing, resuming: attempt == 0, ready: ready, total: total, step: step)
+    for attempt in 1...Self.attempts where !missing.isEmpty {
+      dropUselessParts(of: missing)
+      let resumed = Set(missing.map(\.partPath).filter { fileByteCount($0) != nil })
+      let failures = try transfer(missing, ready: ready, total: total, step: step)
       var again: [Item] = []
+      // The first one, thrown when all that did arrive is in its place.
+      var refusal: ImageError?
       for item in missing {
+        let isLast = attempt == Self.attempts
         let failure = failures[item.partPath]
         if let failure, failure.isMissingFile, item.isOptional {
           unlink(item.partPath)
           continue
         }
         if let failure {
-          if attempt == 0 && failure.canStartOver {
+          if !isLast && failure.isCut {
+            again.append(item)
+            continue
+          }
+          if !isLast && failure.isRefusalToGoOn && resumed.contains(item.partPath) {
             unlink(item.partPath)
             again.append(item)
             continue
           }
-          throw failure.error(item)
+          refusal = refusal ?? error(failure, item)
+          continue
         }
         if let problem = try problem(of: item.partPath, item) {
           unlink(item.partPath)
-          if attempt == 0 {
+          // What was there before may have been damaged.
+          if !isLast && resumed.contains(item.partPath) {
             again.append(item)
             continue
           }
-          throw problem
+          refusal = refusal ?? problem
+          continue
         }
         if rename(item.partPath, item.path) != 0 { throw ImageError.last("can't rename \(item.partPath)") }
         here.insert(item.path)
         ready += item.byteCount ?? 0
       }
+      if let refusal { throw refusal }
       missing = again
     }
     return here
@@ -112,11 +140,26 @@ package struct Downloader {
       return ImageError(
         .corrupt, "\(item.url.withoutCredentials) has \(byteCount) bytes, but the list says \(expected)")
     }
-    if let expected = item.sha256, try sha256(ofFile: path, task: task) != expected {
+    guard let expected = item.sha256 else { return nil }
+    let found = try sha256(ofFile: path, task: task)
+    if found == expected { return nil }
+    switch origin {
+    case .mirror:
       return ImageError(
         .corrupt, "\(item.url.withoutCredentials) has a wrong checksum; try again later or another mirror")
+    case .person:
+      return ImageError(
+        .corrupt, "\(item.url.withoutCredentials) has the SHA-256 \(found), not the one that --sha256 says; check both")
     }
-    return nil
+  }
+
+  /// Removes what a download can't go on with.
+  private func dropUselessParts(of items: [Item]) {
+    for item in items {
+      let isWhole = item.byteCount.map { (fileByteCount(item.partPath) ?? 0) >= $0 } ?? false
+      // Whole but wrong, or it would be in place.
+      if isWhole || !item.isResumable { unlink(item.partPath) }
+    }
   }
 
   private func checkSpace(_ items: [Item]) throws {
@@ -142,31 +185,40 @@ package struct Downloader {
     var message: String
 
     var isMissingFile: Bool { [404, 410].contains(httpStatus) || curlStatus == 37 || curlStatus == 78 }
-    /// Range errors: the server can't go on, or has less than what is here.
-    var canStartOver: Bool { [33, 36, 18].contains(curlStatus) || httpStatus == 416 }
+    /// The connection ended too early.
+    var isCut: Bool { curlStatus == 18 }
+    /// The server can't begin in the middle, or has less than what is here.
+    var isRefusalToGoOn: Bool { [33, 36].contains(curlStatus) || httpStatus == 416 }
+    var isTooLarge: Bool { curlStatus == 63 }
+  }
 
-    func error(_ item: Item) -> ImageError {
-      let url = item.url.withoutCredentials
-      if curlStatus == 23 { return ImageError.failure(ENOSPC, "can't write \(item.partPath)") }
-      if isMissingFile { return ImageError(.notFound, "\(url) isn't there; check the URL of the mirror") }
-      let why = message.isEmpty ? "curl failed with status \(curlStatus)" : message
-      return ImageError(.unavailable, "\(url): \(why.withoutCredentials); check the network or give another --mirror")
+  private func error(_ failure: Failure, _ item: Item) -> ImageError {
+    let url = item.url.withoutCredentials
+    if failure.curlStatus == 23 { return ImageError.failure(ENOSPC, "can't write \(item.partPath)") }
+    if failure.isMissingFile {
+      return ImageError(.notFound, "\(url) isn't there; check the URL\(origin == .mirror ? " of the mirror" : "")")
     }
+    if failure.isTooLarge, let expected = item.byteCount {
+      return ImageError(.corrupt, "\(url) is larger than the \(expected) bytes that the list says")
+    }
+    let why = failure.message.isEmpty ? "curl failed with status \(failure.curlStatus)" : failure.message
+    let advice = origin == .mirror ? "check the network or give another --mirror" : "check the network and the URL"
+    return ImageError(.unavailable, "\(url): \(why.withoutCredentials); \(advice)")
   }
 
   /// Runs curl once over the items. Returns what failed, by the path of the part.
   private func transfer(
-    _ items: [Item], resuming: Bool, ready: UInt64, total: UInt64, step: ImageProgress.Step
+    _ items: [Item], ready: UInt64, total: UInt64, step: ImageProgress.Step
   ) throws -> [String: Failure] {
     var configuration = ""
     for item in items {
-      for text in [item.url, item.partPath] where text.contains(where: { $0.isNewline || $0 == "\"" || $0 == "\\" }) {
-        throw ImageError(.usage, "the URL or path \(text) has a character that can't be there")
+      // Scalars: a quotation mark with an accent on it is another character to Swift, but not to curl.
+      for text in [item.url, item.partPath].map(\.unicodeScalars) {
+        if let culprit = text.first(where: { $0.value < 0x20 || $0 == "\"" || $0 == "\\" || $0.value == 0x7F }) {
+          throw ImageError(
+            .usage, "\(item.url.prefix { !$0.isNewline }): the character \(culprit.debugDescription) can't be there")
+        }
       }
-      if let expected = item.byteCount, let byteCount = fileByteCount(item.partPath), byteCount >= expected {
-        unlink(item.partPath)  // Whole but wrong, or it would be in place.
-      }
-      if item.sha256 == nil || !resuming { unlink(item.partPath) }
       configuration += configuration.isEmpty ? "" : "next\n"
       configuration += """
         url = "\(item.url)"
@@ -182,11 +234,10 @@ package struct Downloader {
         speed-limit = 1
         speed-time = 60
         retry = 4
-        retry-connrefused
         retry-max-time = 60
 
         """
-      if item.sha256 != nil && resuming { configuration += "continue-at = \"-\"\n" }
+      if item.isResumable { configuration += "continue-at = \"-\"\n" }
       if let limit = item.byteCount { configuration += "max-filesize = \(limit)\n" }
     }
     // The configuration is a file that only we can read: a URL may hold a password.

@@ -75,25 +75,50 @@ public struct ImageManifest: Codable, Equatable, Sendable {
   package static func parse(_ data: Data, path: String) throws -> ImageManifest {
     let manifest: ImageManifest
     do {
+      // Another version may have other fields: it is looked at first.
+      let machine = try JSONDecoder().decode(Machine.self, from: data)
+      if machine.formatVersion != 1 {
+        throw ImageError(
+          .corrupt, "\(path): formatVersion is \(machine.formatVersion), but only 1 is known; use a newer yadori")
+      }
+      if machine.architecture != "riscv64" {
+        throw ImageError(
+          .corrupt, "\(path): architecture is \(printable(machine.architecture)), but machines are riscv64")
+      }
       manifest = try JSONDecoder().decode(ImageManifest.self, from: data)
+    } catch let error as ImageError {
+      throw error
     } catch let error as DecodingError {
       throw ImageError(.corrupt, "\(path): \(explain(error))")
     } catch {
       throw ImageError(.corrupt, "\(path): not a manifest")
     }
-    if manifest.formatVersion != 1 {
-      throw ImageError(.corrupt, "\(path): formatVersion is \(manifest.formatVersion), but only 1 is known")
-    }
-    if manifest.architecture != "riscv64" {
-      throw ImageError(.corrupt, "\(path): architecture is \(manifest.architecture), but machines are riscv64")
-    }
     for file in manifest.files where !isPlainFileName(file.name) {
-      throw ImageError(.corrupt, "\(path): \"\(file.name)\" isn't the name of a file in the image's folder")
+      throw ImageError(
+        .corrupt, "\(path): \"\(printable(file.name))\" isn't the name of a file in the image's folder")
+    }
+    if let text = manifest.shownTexts.first(where: { printable($0) != $0 }) {
+      throw ImageError(.corrupt, "\(path): \"\(printable(text))\" has a control character in it")
     }
     if Set(manifest.files.map(\.name)).count != manifest.files.count {
       throw ImageError(.corrupt, "\(path): two files have the same name")
     }
     return manifest
+  }
+
+  /// What tells whether the rest can be understood.
+  private struct Machine: Decodable {
+    var formatVersion: Int
+    var architecture: String
+  }
+
+  /// All that is shown on a person's terminal, where a control character could do harm.
+  private var shownTexts: [String] {
+    [name, distribution, version, variant, created, commandLine, automaticLogin ?? "", hostname, mirror]
+  }
+
+  private static func printable(_ text: String) -> String {
+    String(String.UnicodeScalarView(text.unicodeScalars.map { $0.properties.generalCategory == .control ? "?" : $0 }))
   }
 
   /// Kernel, initial ramdisk and disk.

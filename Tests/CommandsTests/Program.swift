@@ -1,0 +1,99 @@
+import Foundation
+import HostSystem
+import Testing
+
+/// Whether a file system of our own can be mounted without root (user namespaces).
+let canMount: Bool =
+  (try? Subprocess.runAndWait("unshare", ["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).succeeded) == true
+
+/// The program as a person meets it, with a home of its own.
+struct Program {
+  let folder: URL
+  /// The program beside the test bundle.
+  let path: String
+
+  init() throws {
+    folder = FileManager.default.temporaryDirectory.appendingPathComponent("yadori-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    var place = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent()
+    while place.path != "/", !FileManager.default.isExecutableFile(atPath: place.appendingPathComponent("yadori").path)
+    {
+      place.deleteLastPathComponent()
+    }
+    path = place.appendingPathComponent("yadori").path
+    try #require(FileManager.default.isExecutableFile(atPath: path), "build the product yadori first")
+  }
+
+  struct Outcome {
+    var status: Int32
+    var output: String
+    var error: String
+
+    /// What stands on standard error, without the steps of a long work.
+    var complaints: [Substring] { error.split(separator: "\n").filter { !$0.hasPrefix("[") } }
+  }
+
+  var environment: [String: String] {
+    var environment = ProcessInfo.processInfo.environment
+    environment["YADORI_HOME"] = folder.path
+    environment["XDG_CACHE_HOME"] = folder.path
+    // A proxy can't reach this host's loopback address.
+    environment["no_proxy"] = "127.0.0.1"
+    environment["NO_PROXY"] = "127.0.0.1"
+    return environment
+  }
+
+  /// Runs the program, at most two minutes long. `shell` is a script that runs it as "$@".
+  func run(_ arguments: [String], shell: String? = nil) throws -> Outcome {
+    let command = (shell.map { ["sh", "-c", $0, folder.path] } ?? []) + [path] + arguments
+    let outcome = try Subprocess.runAndWait("timeout", ["120"] + command, environment: environment)
+    return Outcome(
+      status: outcome.status, output: String(decoding: outcome.output, as: UTF8.self),
+      error: String(decoding: outcome.errorOutput, as: UTF8.self))
+  }
+
+  func run(_ arguments: String...) throws -> Outcome { try run(arguments) }
+
+  /// Expects one line on standard error with these words, and this exit code.
+  func expectRefusal(
+    _ arguments: [String], shell: String? = nil, code: Int32, says words: [String],
+    location: SourceLocation = #_sourceLocation
+  ) throws {
+    let outcome = try run(arguments, shell: shell)
+    #expect(outcome.status == code, "\(arguments): \(outcome.error)", sourceLocation: location)
+    #expect(outcome.complaints.count == 1, "\(outcome.error)", sourceLocation: location)
+    for word in words {
+      #expect(outcome.complaints.last?.contains(word) == true, "\(outcome.error)", sourceLocation: location)
+    }
+  }
+
+  func expectRefusal(
+    _ arguments: String..., code: Int32, says words: String..., location: SourceLocation = #_sourceLocation
+  ) throws {
+    try expectRefusal(arguments, code: code, says: words, location: location)
+  }
+
+  subscript(_ name: String) -> String { folder.appendingPathComponent(name).path }
+
+  /// Everything below the program's home, by relative path.
+  var names: [String] { (FileManager.default.enumerator(atPath: folder.path)?.allObjects as? [String] ?? []).sorted() }
+
+  @discardableResult
+  func file(_ name: String, _ bytes: [UInt8]) throws -> String {
+    let place = folder.appendingPathComponent(name)
+    try FileManager.default.createDirectory(at: place.deletingLastPathComponent(), withIntermediateDirectories: true)
+    try Data(bytes).write(to: place)
+    return place.path
+  }
+
+  /// A Linux Image header over a kernel that does nothing, for ever.
+  func kernel() throws -> String {
+    var bytes = [UInt8](repeating: 0, count: 4096)
+    bytes.replaceSubrange(0..<4, with: [0x6F, 0, 0, 0])
+    bytes.replaceSubrange(8..<16, with: [0, 0, 0x20, 0, 0, 0, 0, 0])
+    bytes.replaceSubrange(16..<24, with: [0, 0x10, 0, 0, 0, 0, 0, 0])
+    bytes.replaceSubrange(48..<56, with: Array("RISCV\0\0\0".utf8))
+    bytes.replaceSubrange(56..<60, with: Array("RSC\u{05}".utf8))
+    return try file("Image", bytes)
+  }
+}
