@@ -75,7 +75,7 @@ extension Hart {
       let shift = 12 + 9 * level
       let entryAddress = table &+ (address >> shift & 0x1FF) << 3
       guard allows(entryAddress, size: 8, .load, privilege: .supervisor),
-        let entry = memory.load(PhysicalAddress(entryAddress), as: UInt64.self)
+        let entry = loadWord(entryAddress)
       else { return raiseTranslation(kind.accessFault, address) }
       let permissions = entry & (PageTableEntry.read | PageTableEntry.write | PageTableEntry.execute)
       if entry & PageTableEntry.valid == 0 || entry & PageTableEntry.reserved != 0
@@ -146,6 +146,13 @@ extension Hart {
       return Translation(physical: frame << 12 & ~offsetMask | address & offsetMask, shift: size)
     }
     return raiseTranslation(kind.pageFault, address)
+  }
+
+  /// The doubleword at a physical address that is a multiple of 8, nil outside RAM.
+  @inline(__always)
+  private func loadWord(_ physical: UInt64) -> UInt64? {
+    let offset = physical &- ramBase
+    return offset < ramSize ? (ramHost + Int(offset)).load(as: UInt64.self) : nil
   }
 
   private func raiseTranslation(_ cause: UInt64, _ address: UInt64) -> Translation? {

@@ -48,8 +48,8 @@ package struct CodePage {
 
 /// A hart's decoded pages: a fixed number of places, found by physical page number, the oldest replaced first.
 struct CodePages {
-  static let capacity = 1024
-  private static let bucketCount = 4096
+  static let capacity = 4096
+  private static let bucketCount = 16384
   private let pages: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>>
   private var count = 0
   private var nextVictim = 0
@@ -77,7 +77,7 @@ struct CodePages {
   }
 
   private func bucket(of physical: UInt64) -> Int {
-    Int(truncatingIfNeeded: (physical >> 12 &* 0x9E37_79B9_7F4A_7C15) >> 52)
+    Int(truncatingIfNeeded: (physical >> 12 &* 0x9E37_79B9_7F4A_7C15) >> 50)
   }
 
   func find(_ physical: UInt64) -> UnsafeMutablePointer<CodePage>? {
@@ -145,7 +145,7 @@ extension Hart {
       return confineFetch(pc, translation.physical) ? page : nil
     }
     isFetchConfined = false
-    let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.indexMask)
+    let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
     entry.pointee = FetchEntry(tag: pc & TranslationCache.pageMask, page: page)
     entry.pointee.entryPoints = page.pointee.entryPoints ?? absentEntryPoints
     if translation.shift > 12, translation.shift < 63 {

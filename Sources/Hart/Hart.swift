@@ -40,6 +40,10 @@ public final class Hart: @unchecked Sendable {
   package let memory: GuestMemory
   package let state: UnsafeMutablePointer<HartState>
   /// x0...x31 of `state`, and the place that takes writes to x0.
+  /// Where RAM is for the guest, how large it is, and where it is here: `memory`'s, at hand.
+  let ramBase: UInt64
+  let ramSize: UInt64
+  let ramHost: UnsafeMutableRawPointer
   package let x: UnsafeMutablePointer<UInt64>
   package let decoder: Decoder
   let highestTranslationMode: UInt64
@@ -56,6 +60,8 @@ public final class Hart: @unchecked Sendable {
   package var isFetchConfined = false
   /// Whether any PMP entry is on.
   var hasMemoryProtection = false
+  /// Whether the first PMP entry that is on gives everything to everybody: what firmware sets up for a kernel.
+  var isMemoryOpen = false
   /// An SBI call has set pc anew instead of returning.
   var isBegunAnew = false
 
@@ -103,6 +109,9 @@ public final class Hart: @unchecked Sendable {
     self.clock = clock
     self.configuration = configuration
     memory = addressSpace.memory
+    ramBase = memory.base.rawValue
+    ramSize = memory.size
+    ramHost = memory.host
     decoder = Decoder(extensions: configuration.extensions)
     highestTranslationMode = UInt64((configuration.virtualAddressBits - 39) / 9 + 8)
     translations = TranslationCache()
@@ -140,6 +149,7 @@ public final class Hart: @unchecked Sendable {
     translations.clearAll()
     fenceInstructions()
     hasMemoryProtection = false
+    isMemoryOpen = false
     isBegunAnew = false
     timeCompare.store(~0, ordering: .relaxed)
     lines.store(0, ordering: .relaxed)

@@ -79,6 +79,8 @@ package struct HartState {
   /// MXCSR for generated code, and for Swift.
   package var guestFloatControl: UInt32 = 0x1F80
   package var hostFloatControl: UInt32 = 0x1F80
+  /// Added to a host address in RAM gives the guest's physical address.
+  package var hostToPhysical: UInt64 = 0
   /// What a slow path hands to generated code.
   package var slowValue: UInt64 = 0
   /// The translator, for the functions that generated code calls; nil where there is none.

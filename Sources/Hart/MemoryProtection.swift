@@ -28,6 +28,7 @@ extension Hart {
 
   /// Whether `privilege` may do `kind` to the `size` bytes at the physical address `start`.
   func allows(_ start: UInt64, size: UInt64, _ kind: AccessKind, privilege: Privilege) -> Bool {
+    if isMemoryOpen { return true }
     if !hasMemoryProtection { return privilege == .machine }
     let last = start &+ (size &- 1)
     for index in 0..<16 {
@@ -49,7 +50,7 @@ extension Hart {
 
   /// Whether the whole 4 KiB page at `page` has one answer, so that a remembered translation may stand for it.
   func isUniformlyProtected(page: UInt64) -> Bool {
-    if !hasMemoryProtection { return true }
+    if isMemoryOpen || !hasMemoryProtection { return true }
     for index in 0..<16 {
       guard let range = protectedRange(index) else { continue }
       let rangeLast = range.end &- 1
@@ -63,6 +64,10 @@ extension Hart {
   /// Called after a write to pmpcfg or pmpaddr.
   func memoryProtectionChanged() {
     hasMemoryProtection = (0..<16).contains { state.pointee.pmpcfg[$0] >> 3 & 3 != 0 }
+    isMemoryOpen = false
+    if let first = (0..<16).first(where: { protectedRange($0) != nil }), let range = protectedRange(first) {
+      isMemoryOpen = range.start == 0 && range.end == 0 && state.pointee.pmpcfg[first] & 7 == 7
+    }
     translations.clearAll()
   }
 

@@ -15,6 +15,35 @@ enum SystemOutcome {
 }
 
 extension Hart {
+  /// Executes the CSR or floating-point instruction at half-word `index` of `page`, whose address is `state.pc` and which
+  /// has no other effect than on the hart's registers. False: it isn't one, or didn't complete; nothing has happened
+  /// then that executing it again wouldn't do.
+  package func executeRegisterInstruction(_ page: UnsafeMutablePointer<CodePage>, _ index: Int) -> Bool {
+    if page.pointee.slots[index].operation == .reserved { decode(page, index) }
+    let slot = page.pointee.slots[index]
+    let effects = slot.operation.effects
+    if effects.contains(.accessesCSR) {
+      let pc = state.pointee.pc
+      switch executeSystem(slot) {
+      case .next: break
+      case .jump where state.pointee.pc == pc &+ UInt64(slot.length) &* 2: break
+      default:
+        // It trapped, or lets an interrupt in: the interpreter does it again, or the CSR is written already.
+        guard state.pointee.pc == pc else { break }
+        return false
+      }
+      state.pointee.pc = pc &+ UInt64(slot.length) &* 2
+      state.pointee.retired &+= 1
+      return true
+    }
+    guard effects.contains(.usesFloatingPoint), effects.isDisjoint(with: [.readsMemory, .writesMemory]),
+      state.pointee.mstatus & MachineStatus.fs != 0, executeFloatingPoint(slot)
+    else { return false }
+    state.pointee.pc &+= UInt64(slot.length) &* 2
+    state.pointee.retired &+= 1
+    return true
+  }
+
   /// Executes one of the rare instructions: CSRs, traps, fences, cache blocks. `state.pc` is its address.
   @inline(never)
   func executeSystem(_ slot: Slot) -> SystemOutcome {

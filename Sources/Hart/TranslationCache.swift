@@ -35,8 +35,10 @@ struct TranslationKey: Equatable {
 /// Remembered translations of several contexts (address space, privilege, SUM, MXR), so that a switch between them
 /// forgets nothing. Entries are 4 KiB each, whatever the size of the guest's page.
 package struct TranslationCache {
-  package static let entryCount = 256
-  package static let indexMask: UInt64 = 255
+  package static let entryCount = 1024
+  package static let indexMask: UInt64 = 1023
+  static let fetchEntryCount = 256
+  package static let fetchIndexMask: UInt64 = 255
   package static let pageMask: UInt64 = ~0xFFF
   private static let invalid = TranslationEntry(tag: ~0, addend: 0)
 
@@ -62,10 +64,10 @@ package struct TranslationCache {
     for index in 0..<Self.contextCount {
       let read = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.entryCount)
       let write = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.entryCount)
-      let fetch = UnsafeMutablePointer<FetchEntry>.allocate(capacity: Self.entryCount)
+      let fetch = UnsafeMutablePointer<FetchEntry>.allocate(capacity: Self.fetchEntryCount)
       read.initialize(repeating: Self.invalid, count: Self.entryCount)
       write.initialize(repeating: Self.invalid, count: Self.entryCount)
-      fetch.initialize(repeating: FetchEntry(tag: ~0, page: nil), count: Self.entryCount)
+      fetch.initialize(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
       (contexts + index).initialize(
         to: Context(
           key: TranslationKey(satp: 0, mode: ~0), lastUse: 0, isValid: false, largeLow: (0, 0), largeHigh: (0, 0),
@@ -109,7 +111,7 @@ package struct TranslationCache {
   private func clear(_ context: UnsafeMutablePointer<Context>) {
     context.pointee.read.update(repeating: Self.invalid, count: Self.entryCount)
     context.pointee.write.update(repeating: Self.invalid, count: Self.entryCount)
-    context.pointee.fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.entryCount)
+    context.pointee.fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
     context.pointee.largeLow = (0, 0)
     context.pointee.largeHigh = (0, 0)
   }
@@ -126,7 +128,7 @@ package struct TranslationCache {
   /// Forgets the fetch translations of all contexts (FENCE.I: the code behind them must be looked at again).
   func clearFetch() {
     for index in 0..<Self.contextCount where contexts[index].isValid {
-      contexts[index].fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.entryCount)
+      contexts[index].fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
     }
   }
 
@@ -146,7 +148,8 @@ package struct TranslationCache {
       let tag = address & Self.pageMask
       if context.pointee.read[slot].tag == tag { context.pointee.read[slot] = Self.invalid }
       if context.pointee.write[slot].tag == tag { context.pointee.write[slot] = Self.invalid }
-      if context.pointee.fetch[slot].tag == tag { context.pointee.fetch[slot].tag = ~0 }
+      let fetchSlot = Int(address >> 12 & Self.fetchIndexMask)
+      if context.pointee.fetch[fetchSlot].tag == tag { context.pointee.fetch[fetchSlot].tag = ~0 }
     }
   }
 

@@ -22,6 +22,8 @@ public struct MemoryMapping: ~Copyable {
     guard let pointer, pointer != MAP_FAILED else {
       throw HostError.last("can't map \(rounded) bytes of memory")
     }
+    // Guests jump about in their memory: fewer, larger pages save the host's address translation. Advice only.
+    if rounded >= 64 << 20 { madvise(pointer, rounded, Int32(MADV_HUGEPAGE)) }
     base = pointer
     self.count = rounded
   }

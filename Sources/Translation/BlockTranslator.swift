@@ -61,6 +61,11 @@ struct BlockTranslator {
   /// Floating-point registers known to hold boxed single-precision values, a bit each.
   var boxed: UInt32 = 0
   var group: AccessGroup?
+  /// The guest register, one that lives in memory, whose value the step before has left in rax. It holds until the
+  /// present step's first use of rax.
+  var held: UInt8?
+  /// The same for the next step.
+  var nextHeld: UInt8?
 
   init(_ assembler: Assembler, _ thunks: Thunks) {
     self.assembler = assembler
@@ -100,6 +105,7 @@ struct BlockTranslator {
     isFloatChecked = false
     boxed = 0
     group = nil
+    held = nil
     known.update(repeating: .nothing, count: 32)
     let start = UInt32(truncatingIfNeeded: assembler.here)
     translations.entryPoints[index] = start
@@ -111,7 +117,9 @@ struct BlockTranslator {
       postpone(.budget(patch))
     }
     while current < stepCount {
+      nextHeld = nil
       emit(steps[current])
+      held = nextHeld
       current += 1
     }
     switch end {
@@ -223,7 +231,7 @@ struct BlockTranslator {
   private static func emitPageLookup(_ a: inout Assembler) -> Assembler.Patch {
     a.move(.rcx, .rdx, .long)
     a.shift(.right, .rcx, by: 7, .long)
-    a.arithmetic(.and, .rcx, immediate: Int32(TranslationCache.indexMask) << 5, .long)
+    a.arithmetic(.and, .rcx, immediate: Int32(TranslationCache.fetchIndexMask) << 5, .long)
     a.arithmetic(.add, .rcx, StateLayout.fetchEntries)
     a.arithmetic(.compare, .rdx, HostAddress(.rcx, 0))
     let missing = a.jump(if: .notEqual)

@@ -9,7 +9,7 @@ public enum EngineChoice: Codable, Hashable, Sendable {
   case translator(threshold: Int)
 
   /// Where translating is worth its time, by measurement on Debian's boot.
-  public static let usualThreshold = 24
+  public static let usualThreshold = 12
 
   /// Gives each of `harts` the engine; nil: the translator where the host can run one, else the interpreter. Before the
   /// harts run. Throws `HostError` where the host can't run the one asked for.

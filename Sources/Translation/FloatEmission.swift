@@ -11,6 +11,7 @@ extension BlockTranslator {
   mutating func checkFloat(_ step: Step) {
     if isFloatChecked { return }
     isFloatChecked = true
+    held = nil
     let dirty = Int32(MachineStatus.fs)
     assembler.load(.rax, StateLayout.mstatus, .long)
     assembler.not(.rax, .long)
@@ -93,6 +94,7 @@ extension BlockTranslator {
 
   /// Sends the places in `misses` to the interpreter for this instruction, and back to here.
   private mutating func leaveToInterpreter(_ step: Step, _ misses: [Assembler.Patch]) {
+    if !misses.isEmpty { nextHeld = nil }
     for miss in misses { postpone(.executeOne(miss, site(step).bits, assembler.here)) }
   }
 

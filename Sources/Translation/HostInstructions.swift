@@ -3,7 +3,7 @@ import HostSystem
 
 /// What generated code asks of the host's processor.
 enum HostInstructions {
-  /// Throws where the processor lacks BMI1, BMI2, LZCNT, POPCNT or FMA (all in x86-64-v3: Haswell, Zen and later).
+  /// Throws where the processor lacks BMI1, BMI2, LZCNT, POPCNT, FMA or PCLMULQDQ (all in x86-64-v3: Haswell, Zen and later).
   static func check() throws {
     guard chost_has_x86_64_v3() != 0 else {
       throw HostError(

@@ -170,11 +170,33 @@ extension BlockTranslator {
       assembler.move(.rax, .rcx, if: i.operation == .czero_eqz ? .equal : .notEqual)
       write(i.rd, .rax)
 
+    case .clmul, .clmulh, .clmulr: emitCarrylessMultiply(i)
+    case .orc_b:
+      // Bit 7 of each byte that isn't zero, then all its bits.
+      let source = read(i.rs1, .rdx)
+      assembler.moveImmediate(.rcx, 0x7F7F_7F7F_7F7F_7F7F)
+      assembler.move(.rax, source)
+      assembler.arithmetic(.and, .rax, .rcx)
+      assembler.arithmetic(.add, .rax, .rcx)
+      assembler.arithmetic(.or, .rax, source)
+      assembler.not(.rcx)
+      assembler.arithmetic(.and, .rcx, .rax)
+      assembler.move(.rax, .rcx)
+      assembler.shift(.right, .rax, by: 7)
+      assembler.move(.rdx, .rcx)
+      assembler.arithmetic(.sub, .rdx, .rax)
+      assembler.arithmetic(.or, .rcx, .rdx)
+      write(i.rd, .rcx)
+
     // Memory ordering (2.7): the host orders all but earlier stores against later loads.
     case .fence:
       if i.immediate & 0x12 == 0x12 { assembler.memoryFence() }
     case .prefetch_i, .prefetch_r, .prefetch_w: break
 
+    case .lr_w: emitLoadReserved(step, .long)
+    case .lr_d: emitLoadReserved(step, .quad)
+    case .sc_w: emitStoreConditional(step, .long)
+    case .sc_d: emitStoreConditional(step, .quad)
     case .amoswap_w, .amoadd_w, .amoand_w, .amoor_w, .amoxor_w: emitAtomic(step, .long)
     case .amoswap_d, .amoadd_d, .amoand_d, .amoor_d, .amoxor_d: emitAtomic(step, .quad)
 
@@ -190,7 +212,7 @@ extension BlockTranslator {
   /// Whether what `emit` makes of an instruction overwrites rdx, where an access group keeps its address.
   func usesRDX(_ i: Instruction) -> Bool {
     switch i.operation {
-    case .mulh, .mulhu, .mulhsu, .div, .divu, .rem, .remu, .divw, .divuw, .remw, .remuw: return true
+    case .orc_b, .mulh, .mulhu, .mulhsu, .div, .divu, .rem, .remu, .divw, .divuw, .remw, .remuw: return true
     case .ld, .lw, .lh, .lb, .lwu, .lhu, .lbu, .sd, .sw, .sh, .sb, .fld, .flw, .fsd, .fsw:
       return group == nil || i.rs1 != group!.base
     case .fence, .prefetch_i, .prefetch_r, .prefetch_w: return false
@@ -212,6 +234,11 @@ extension BlockTranslator {
   }
 
   mutating func readInto(_ host: HostRegister, _ register: UInt8, _ width: HostWidth = .quad) {
+    if host == .rax {
+      let isThere = held == register
+      held = nil
+      if isThere { return }
+    }
     if register == 0 {
       assembler.moveImmediate(host, 0)
     } else if let source = PinnedRegisters.host(register) {
@@ -227,7 +254,10 @@ extension BlockTranslator {
   /// Ends the computation of a guest register in `target`.
   mutating func finish(_ register: UInt8) {
     known[Int(register)] = .nothing
-    if register != 0, PinnedRegisters.host(register) == nil { assembler.store(StateLayout.integer(register), .rax) }
+    if register != 0, PinnedRegisters.host(register) == nil {
+      assembler.store(StateLayout.integer(register), .rax)
+      nextHeld = register
+    }
   }
 
   /// Gives a guest register the value of a scratch register.
@@ -238,6 +268,7 @@ extension BlockTranslator {
       assembler.move(pinned, host)
     } else {
       assembler.store(StateLayout.integer(register), host)
+      if host == .rax { nextHeld = register }
     }
   }
 
@@ -293,13 +324,18 @@ extension BlockTranslator {
       } else {
         assembler.loadAddress(host, HostAddress(source, immediate))
       }
-    } else if i.rd == i.rs1 {
+    } else if i.rd == i.rs1, held != i.rs1 {
       assembler.arithmetic(.add, StateLayout.integer(i.rd), immediate: immediate)
       known[Int(i.rd)] = .nothing
       return
     } else {
       let host = target(i.rd)
-      assembler.load(host, StateLayout.integer(i.rs1))
+      if held == i.rs1 {
+        held = nil
+        if host != .rax { assembler.move(host, .rax) }
+      } else {
+        assembler.load(host, StateLayout.integer(i.rs1))
+      }
       if immediate != 0 { assembler.arithmetic(.add, host, immediate: immediate) }
     }
     finish(i.rd)
@@ -389,6 +425,8 @@ extension BlockTranslator {
       if operation == .compare { assembler.test(host, host, width) }
     } else if let other = PinnedRegisters.host(register) {
       assembler.arithmetic(operation, host, other, width)
+    } else if held == register, host != .rax {
+      assembler.arithmetic(operation, host, .rax, width)
     } else {
       assembler.arithmetic(operation, host, StateLayout.integer(register), width)
     }
@@ -554,6 +592,24 @@ extension BlockTranslator {
     write(i.rd, .rax)
   }
 
+  private mutating func emitCarrylessMultiply(_ i: Instruction) {
+    if i.rd == 0 { return }
+    let right = read(i.rs2, .rcx)
+    assembler.move(.xmm0, read(i.rs1, .rax))
+    assembler.move(.xmm1, right)
+    assembler.carrylessMultiply(.xmm0, .xmm1)
+    if i.operation != .clmulh { assembler.move(.rax, .xmm0) }
+    if i.operation != .clmul {
+      assembler.moveHighDown(.xmm0)
+      assembler.move(i.operation == .clmulr ? .rcx : .rax, .xmm0)
+    }
+    if i.operation == .clmulr {
+      assembler.shift(.right, .rax, by: 63)
+      assembler.loadAddress(.rax, HostAddress(.rax, index: .rcx, shift: 1))
+    }
+    write(i.rd, .rax)
+  }
+
   // MARK: control transfer
 
   private mutating func emitBranch(_ step: Step, _ condition: HostCondition) {
@@ -569,7 +625,7 @@ extension BlockTranslator {
       case .aboveOrEqual: condition = .belowOrEqual
       default: break
       }
-    } else if i.rs2 == 0, i.rs1 != 0, PinnedRegisters.host(i.rs1) == nil {
+    } else if i.rs2 == 0, i.rs1 != 0, PinnedRegisters.host(i.rs1) == nil, held != i.rs1 {
       assembler.arithmetic(.compare, StateLayout.integer(i.rs1), immediate: 0)
     } else {
       emitCompare(i.rs1, i.rs2)
@@ -589,6 +645,7 @@ extension BlockTranslator {
       return
     }
     postpone(.side(assembler.jump(if: condition), target, left))
+    nextHeld = held
   }
 
   private mutating func emitJumpAndLink(_ step: Step) {
@@ -671,6 +728,8 @@ extension BlockTranslator {
   /// Has the interpreter execute the present instruction.
   mutating func emitExecuteOne(_ step: Step) {
     group = nil
+    held = nil
+    nextHeld = nil
     assembler.moveImmediate(.rcx, UInt64(site(step).bits))
     assembler.call(thunks.executeOne)
     known[Int(step.instruction.rd)] = .nothing

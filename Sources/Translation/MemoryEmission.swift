@@ -52,6 +52,8 @@ extension BlockTranslator {
       members += 1
     }
     guard members > 1 else { return }
+    // The way back to here has lost it.
+    held = nil
     let retry = assembler.here
     let source = read(base, .rax)
     if source != .rax || low != 0 { assembler.loadAddress(.rax, HostAddress(source, Int32(low))) }
@@ -74,6 +76,7 @@ extension BlockTranslator {
     let i = step.instruction
     if group == nil { formGroup(step) }
     if let group { return (HostAddress(.rdx, Int32(i.immediate - group.low)), nil) }
+    defer { held = nil }
     switch known[Int(i.rs1)] {
     case .fromPage(let offset) where Int32(exactly: offset + i.immediate) != nil:
       assembler.load(.rax, StateLayout.pageBase)
@@ -139,8 +142,8 @@ extension BlockTranslator {
     if i.rs2 == 0, widthShift >= 2 {
       assembler.storeImmediate(place, 0, widthShift == 3 ? .quad : .long)
     } else {
-      // rcx is free once the page is found.
-      let value = read(i.rs2, .rcx)
+      // rcx is free once the page is found; rax is as it was where a group had found it before.
+      let value = held == i.rs2 ? .rax : read(i.rs2, .rcx)
       switch widthShift {
       case 0: assembler.store8(place, value)
       case 1: assembler.store16(place, value)
@@ -153,6 +156,7 @@ extension BlockTranslator {
       // x0's place in memory is never written and holds zero.
       postpone(.slowStore(missing, description.bits, pinned, StateLayout.integer(i.rs2), assembler.here))
     }
+    nextHeld = held
   }
 
   // MARK: floating point (20.5, 21.3)
@@ -223,6 +227,43 @@ extension BlockTranslator {
     }
     if width == .long { assembler.signExtend32(.rcx, .rcx) }
     write(i.rd, .rcx)
+    postpone(.executeOne(missing, site(step).bits, assembler.here))
+  }
+
+  mutating func emitLoadReserved(_ step: Step, _ width: HostWidth) {
+    let i = step.instruction
+    readInto(.rax, i.rs1)
+    let missing = emitLookup(isStore: false, widthShift: width == .quad ? 3 : 2, aligned: true)
+    assembler.load(.rcx, HostAddress(.rax), width)
+    assembler.arithmetic(.add, .rax, StateLayout.hostToPhysical)
+    assembler.store(StateLayout.reservedAddress, .rax)
+    assembler.store(StateLayout.reservedValue, .rcx)
+    assembler.storeImmediate(StateLayout.reservedWidth, width == .quad ? 8 : 4)
+    if width == .long { assembler.signExtend32(.rcx, .rcx) }
+    write(i.rd, .rcx)
+    postpone(.executeOne(missing, site(step).bits, assembler.here))
+  }
+
+  /// Succeeds when the reserved location still holds what LR saw.
+  mutating func emitStoreConditional(_ step: Step, _ width: HostWidth) {
+    let i = step.instruction
+    readInto(.rax, i.rs1)
+    let missing = emitLookup(isStore: true, widthShift: width == .quad ? 3 : 2, aligned: true)
+    assembler.move(.rdx, .rax)
+    assembler.arithmetic(.add, .rax, StateLayout.hostToPhysical)
+    assembler.arithmetic(.compare, .rax, StateLayout.reservedAddress)
+    let elsewhere = assembler.jump(if: .notEqual)
+    assembler.arithmetic(.compare, StateLayout.reservedWidth, immediate: width == .quad ? 8 : 4)
+    let otherWidth = assembler.jump(if: .notEqual)
+    assembler.load(.rax, StateLayout.reservedValue)
+    assembler.atomicCompareExchange(HostAddress(.rdx), read(i.rs2, .rcx), width)
+    assembler.fillHere(elsewhere)
+    assembler.fillHere(otherWidth)
+    assembler.set(.notEqual, .rax)
+    assembler.zeroExtend8(.rax, .rax)
+    assembler.storeImmediate(StateLayout.reservedAddress, -1)
+    write(i.rd, .rax)
+    nextHeld = nil
     postpone(.executeOne(missing, site(step).bits, assembler.here))
   }
 }

@@ -73,7 +73,12 @@ extension Translator {
     let before = forgottenPages
     let next = state.pointee.pc &+ site.length
     let retired = state.pointee.retired
-    hart.interpret(1)
+    let entry = state.pointee.fetchEntries + Int(state.pointee.pc >> 12 & TranslationCache.fetchIndexMask)
+    if entry.pointee.tag != state.pointee.pageBase
+      || !hart.executeRegisterInstruction(entry.pointee.page.unsafelyUnwrapped, Int(site.offset >> 1))
+    {
+      hart.interpret(1)
+    }
     if state.pointee.pc == next, state.pointee.retired == retired &+ 1, state.pointee.fetchEntries == context,
       forgottenPages == before, !mustLeave
     {

@@ -26,6 +26,11 @@ enum StateLayout {
   static let hostFloatControl = HostAddress(.rbp, displacement(\.hostFloatControl))
   static let slowValue = HostAddress(.rbp, displacement(\.slowValue))
 
+  static let hostToPhysical = HostAddress(.rbp, displacement(\.hostToPhysical))
+  static let reservedAddress = HostAddress(.rbp, displacement(\.reservedAddress))
+  static let reservedValue = HostAddress(.rbp, displacement(\.reservedValue))
+  static let reservedWidth = HostAddress(.rbp, displacement(\.reservedWidth))
+
   static func integer(_ register: UInt8) -> HostAddress { HostAddress(.rbp, x + 8 * Int32(register)) }
   static func float(_ register: UInt8) -> HostAddress { HostAddress(.rbp, f + 8 * Int32(register)) }
   /// The upper half of a floating-point register: all ones where it holds a boxed single-precision value.

@@ -17,6 +17,7 @@ package final class Translator: ExecutionEngine {
   private let thunks: Thunks
   private let enter: @convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32
   private var block: BlockTranslator
+  private let hostToPhysical: UInt64
   /// How often a place is reached before it is translated.
   private let threshold: UInt8
   /// Counts the pages whose translations were dropped.
@@ -41,6 +42,7 @@ package final class Translator: ExecutionEngine {
     try HostInstructions.check()
     self.hart = hart
     state = hart.state
+    hostToPhysical = hart.memory.base.rawValue &- UInt64(UInt(bitPattern: hart.memory.host))
     self.threshold = UInt8(max(1, min(255, threshold)))
     code = try CodeMemory(count: codeSize)
     var assembler = Assembler(code.writable, executableOffset: code.executableOffset)
@@ -65,11 +67,12 @@ package final class Translator: ExecutionEngine {
 
   package func execute(_ budget: Int) {
     state.pointee.translator = Unmanaged.passUnretained(self).toOpaque()
+    state.pointee.hostToPhysical = hostToPhysical
     var remaining = Int64(budget)
     while remaining > 0 {
       let pc = state.pointee.pc
       let base = pc & TranslationCache.pageMask
-      let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.indexMask)
+      let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
       if entry.pointee.tag != base {
         guard hart.fetchPage(pc) != nil else {
           hart.takeTrap(state.pointee.trapCause, state.pointee.trapValue)

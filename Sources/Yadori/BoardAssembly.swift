@@ -11,6 +11,8 @@ import Virtio
 struct BoardAssembly {
   let board: Board
   let disks: [any BlockStorage]
+  /// Stops what the virtio devices are connected to, which the board leaves to its owner. Before the board stops.
+  let stopBackends: () -> Void
 
   init(_ configuration: VirtualMachineConfiguration, console: any ConsoleBackend) throws {
     try Self.check(configuration)
@@ -33,11 +35,19 @@ struct BoardAssembly {
       var devices: [any VirtioDevice] = zip(disks, configuration.disks).map { storage, disk in
         VirtioBlock(storage: storage, serial: disk.serial)
       }
-      if let network = configuration.network {
-        devices.append(VirtioNet(backend: try Self.backend(network.attachment), mac: network.address))
+      var network: (any NetworkBackend)?
+      if let card = configuration.network {
+        let backend = try Self.backend(card.attachment)
+        devices.append(VirtioNet(backend: backend, mac: card.address))
+        network = backend
       }
       let uartEnd = shared.makeEnd()
-      devices.append(VirtioConsole(ports: [.init(backend: shared.makeEnd(), isConsole: true)]))
+      let consoleEnd = shared.makeEnd()
+      devices.append(VirtioConsole(ports: [.init(backend: consoleEnd, isConsole: true)]))
+      stopBackends = { [network] in
+        network?.stop()
+        consoleEnd.stop()
+      }
       devices.append(VirtioEntropy())
       board = try Board(
         BoardConfiguration(

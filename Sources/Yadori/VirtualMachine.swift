@@ -34,6 +34,7 @@ public final class VirtualMachine: @unchecked Sendable {
   public let configuration: VirtualMachineConfiguration
   private let board: Board
   private let disks: [any BlockStorage]
+  private let stopBackends: () -> Void
   private var threads: HartThreads?
   private let condition = NSCondition()
   private var events: [Event] = []
@@ -50,6 +51,7 @@ public final class VirtualMachine: @unchecked Sendable {
     let assembly = try BoardAssembly(configuration, console: console)
     board = assembly.board
     disks = assembly.disks
+    stopBackends = assembly.stopBackends
     board.onPowerEvent = { [weak self] event in self?.post(.power(event)) }
   }
 
@@ -107,7 +109,10 @@ public final class VirtualMachine: @unchecked Sendable {
       board.stop()
       throw error
     }
-    defer { board.stop() }
+    defer {
+      stopBackends()
+      board.stop()
+    }
     isReady()
     let threads = HartThreads(board.harts, limit: savePoint?.instructions) { [weak self] in self?.post(.limit) }
     self.threads = threads

@@ -39,7 +39,8 @@ int chost_event_descriptor(void);
 /// A TUN/TAP descriptor for `name` (TUNSETIFF with IFF_TAP | IFF_NO_PI); struct ifreq is a union of macros.
 int chost_open_tap(const char *name);
 
-/// Whether the processor has the instructions that generated code uses: BMI1, BMI2, LZCNT, POPCNT, FMA. 0 or 1.
+/// Whether the processor has the instructions that generated code uses: BMI1, BMI2, LZCNT, POPCNT, FMA, PCLMULQDQ.
+/// 0 or 1.
 int chost_has_x86_64_v3(void);
 
 // The terminal (Terminal.c). In C because what a signal handler runs must be async-signal-safe (POSIX.1-2017, 2.4.3),

@@ -437,6 +437,27 @@ struct Assembler {
     let opcode: UInt8 = negatedProduct ? (negatedAddend ? 0x9F : 0x9D) : (negatedAddend ? 0x9B : 0x99)
     vex(2, 1, wide: format == .double, opcode, target.number, addend.number, multiplier)
   }
+  /// movq between register files.
+  mutating func move(_ target: VectorRegister, _ source: HostRegister) {
+    op0F(0x6E, .quad, target.number, source.number, prefix: 0x66)
+  }
+  mutating func move(_ target: HostRegister, _ source: VectorRegister) {
+    op0F(0x7E, .quad, source.number, target.number, prefix: 0x66)
+  }
+  /// pclmulqdq of the low halves.
+  mutating func carrylessMultiply(_ target: VectorRegister, _ source: VectorRegister) {
+    byte(0x66)
+    byte(0x0F)
+    byte(0x3A)
+    byte(0x44)
+    byte(0xC0 | target.number << 3 | source.number)
+    byte(0)
+  }
+  /// psrldq by 8: the high half to the low one.
+  mutating func moveHighDown(_ target: VectorRegister) {
+    op0F(0x73, .long, 3, target.number, prefix: 0x66)
+    byte(8)
+  }
   /// xorps with itself: zero, and no dependency on what it held.
   mutating func clear(_ target: VectorRegister) { op0F(0x57, .long, target.number, target.number) }
   mutating func loadControl(_ source: HostAddress) { op0F(0xAE, .long, 2, source) }
