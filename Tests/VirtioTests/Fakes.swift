@@ -3,6 +3,7 @@ import HostSystem
 import Network
 import Storage
 import Synchronization
+import Virtio
 
 struct FakeFailure: Error {}
 
@@ -141,6 +142,20 @@ final class FakeConsole: ConsoleBackend {
     written.withLock { written in
       defer { written = [] }
       return String(decoding: written, as: UTF8.self)
+    }
+  }
+}
+
+/// One device of each kind, over fakes.
+enum DeviceKind: CaseIterable {
+  case block, net, console, entropy
+
+  func make() -> any VirtioDevice {
+    switch self {
+    case .block: VirtioBlock(storage: MemoryStorage(sectors: 64), queueCount: 2)
+    case .net: VirtioNet(backend: FakeNetwork(), mac: MACAddress("52:54:00:12:34:56")!)
+    case .console: VirtioConsole(ports: [.init(backend: FakeConsole()), .init(backend: FakeConsole(), name: "agent")])
+    case .entropy: VirtioEntropy { $0.initializeMemory(as: UInt8.self, repeating: 0x5a) }
     }
   }
 }

@@ -54,6 +54,11 @@ final class MMIODriver: DriverTransport {
     return read(0x44) == 1
   }
 
+  func reset(queue: Int) {
+    write(0x30, UInt32(queue))
+    write(0xc0, 1)
+  }
+
   func notify(queue: Int) { write(0x50, UInt32(queue)) }
   func readConfiguration(_ offset: UInt64, width: Int) -> UInt64 { device.read(offset: 0x100 + offset, width: width) }
   func writeConfiguration(_ offset: UInt64, width: Int, _ value: UInt64) {
@@ -75,12 +80,15 @@ struct Rig {
   let transport: VirtioTransport
   let keeper: any StateKeeper
   let wire: Wire
+  var mmio: MMIODriver? { driver.transport as? MMIODriver }
   var pci: PCIDriver? { driver.transport as? PCIDriver }
 
   /// Over memory that an earlier machine left, with `continuing`, to take its state.
-  init(_ kind: TransportKind, _ device: any VirtioDevice, continuing earlier: Rig? = nil, loop: EventLoop? = nil) throws
-  {
-    let memory = try earlier?.driver.memory ?? TestDriver.memory()
+  init(
+    _ kind: TransportKind, _ device: any VirtioDevice, memorySize: UInt64 = 4 << 20, continuing earlier: Rig? = nil,
+    loop: EventLoop? = nil
+  ) throws {
+    let memory = try earlier?.driver.memory ?? TestDriver.memory(size: memorySize)
     let loop = try loop ?? EventLoop()
     wire = Wire()
     let access: any DriverTransport
@@ -101,6 +109,10 @@ struct Rig {
       keeper = pci
       transport = pci.transport
     }
-    driver = TestDriver(memory: memory, loop: loop, transport: access)
+    if let earlier {
+      driver = TestDriver(continuing: earlier.driver, loop: loop, transport: access)
+    } else {
+      driver = TestDriver(arena: DriverMemory(memory), loop: loop, transport: access)
+    }
   }
 }

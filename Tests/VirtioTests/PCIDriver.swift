@@ -108,6 +108,11 @@ final class PCIDriver: DriverTransport {
     return read(1, 0x1c, 2) == 1
   }
 
+  func reset(queue: Int) {
+    write(1, 0x16, 2, UInt64(queue))
+    write(1, 0x3a, 2, 1)
+  }
+
   func notify(queue: Int) {
     write(1, 0x16, 2, UInt64(queue))
     let offset = read(1, 0x1e, 2) * notifyMultiplier
@@ -144,6 +149,18 @@ final class PCIDriver: DriverTransport {
   func setMasked(_ vector: Int, _ masked: Bool) {
     let (bar, table) = messageWindow(4)
     function.write(bar: bar, offset: table + 16 * UInt64(vector) + 12, width: 4, value: masked ? 1 : 0)
+  }
+
+  func setConfigurationVector(_ vector: UInt16) -> UInt16 {
+    write(1, 0x10, 2, UInt64(vector))
+    return UInt16(read(1, 0x10, 2))
+  }
+
+  /// Returns the vector that reads back.
+  func setVector(ofQueue queue: Int, _ vector: UInt16) -> UInt16 {
+    write(1, 0x16, 2, UInt64(queue))
+    write(1, 0x1a, 2, UInt64(vector))
+    return UInt16(read(1, 0x1a, 2))
   }
 
   var pendingVectors: UInt64 {

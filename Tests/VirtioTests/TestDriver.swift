@@ -1,4 +1,5 @@
 import Bus
+import Glibc
 import HostSystem
 import Virtio
 
@@ -11,6 +12,7 @@ protocol DriverTransport: AnyObject {
   func maximumSize(queue: Int) -> Int
   func enable(queue: Int, _ layout: Virtqueue.Layout)
   func isEnabled(queue: Int) -> Bool
+  func reset(queue: Int)
   func notify(queue: Int)
   func readConfiguration(_ offset: UInt64, width: Int) -> UInt64
   func writeConfiguration(_ offset: UInt64, width: Int, _ value: UInt64)
@@ -38,28 +40,14 @@ func bytes<Value: FixedWidthInteger>(_ value: Value) -> [UInt8] {
   withUnsafeBytes(of: value.littleEndian) { Array($0) }
 }
 
-/// A virtio driver with its rings and buffers in guest memory, as a guest would have them.
-final class TestDriver {
-  static let base: UInt64 = 0x8000_0000
-  static let ringFeatures: UInt64 =
-    VirtioFeature.version1 | VirtioFeature.ringIndirectDescriptors | VirtioFeature.ringEventIndex
-
+/// The guest's memory and what of it the driver uses.
+final class DriverMemory {
   let memory: GuestMemory
-  let loop: EventLoop
-  let transport: any DriverTransport
-  private(set) var features: UInt64 = 0
   private var nextFree: UInt64
-  private(set) var queues: [Int: DriverQueue] = [:]
 
-  init(memory: GuestMemory, loop: EventLoop, transport: any DriverTransport, firstFree: UInt64 = TestDriver.base) {
+  init(_ memory: GuestMemory) {
     self.memory = memory
-    self.loop = loop
-    self.transport = transport
-    nextFree = firstFree
-  }
-
-  static func memory(size: UInt64 = 4 << 20) throws -> GuestMemory {
-    try GuestMemory(base: PhysicalAddress(base), size: size)
+    nextFree = memory.base.rawValue
   }
 
   /// Guest memory that nothing else uses.
@@ -75,13 +63,78 @@ final class TestDriver {
     _ = bytes.withUnsafeBytes { memory.copy($0, to: address) }
     return address
   }
+}
+
+/// What guest memory held, to show that a device wrote nowhere else.
+struct MemoryWatch {
+  private let memory: GuestMemory
+  private let before: [UInt8]
+
+  init(_ memory: GuestMemory) {
+    self.memory = memory
+    before = Array(memory.bytes(at: memory.base, count: memory.size)!)
+  }
+
+  /// The addresses outside `allowed` whose bytes have changed since.
+  func changes(outside allowed: [Range<UInt64>] = []) -> [String] {
+    let now = memory.bytes(at: memory.base, count: memory.size)!
+    var found: [String] = []
+    before.withUnsafeBytes { before in
+      for page in stride(from: 0, to: before.count, by: 4096)
+      where memcmp(before.baseAddress! + page, now.baseAddress! + page, 4096) != 0 {
+        for offset in page..<page + 4096 where before[offset] != now[offset] {
+          let address = memory.base.rawValue + UInt64(offset)
+          if !allowed.contains(where: { $0.contains(address) }) { found.append(String(address, radix: 16)) }
+        }
+      }
+    }
+    return found
+  }
+}
+
+/// A virtio driver with its rings and buffers in guest memory, as a guest would have them.
+final class TestDriver {
+  static let base: UInt64 = 0x8000_0000
+
+  let arena: DriverMemory
+  let loop: EventLoop
+  let transport: any DriverTransport
+  private(set) var features: UInt64 = 0
+  private(set) var queues: [Int: DriverQueue] = [:]
+
+  init(arena: DriverMemory, loop: EventLoop, transport: any DriverTransport) {
+    self.arena = arena
+    self.loop = loop
+    self.transport = transport
+  }
+
+  /// The driver of an earlier machine, which goes on with another device behind `transport`.
+  init(continuing earlier: TestDriver, loop: EventLoop, transport: any DriverTransport) {
+    arena = earlier.arena
+    self.loop = loop
+    self.transport = transport
+    features = earlier.features
+    queues = earlier.queues.mapValues { DriverQueue(continuing: $0, loop: loop, transport: transport) }
+  }
+
+  var memory: GuestMemory { arena.memory }
+
+  static func memory(size: UInt64 = 4 << 20) throws -> GuestMemory {
+    try GuestMemory(base: PhysicalAddress(base), size: size)
+  }
+
+  func allocate(_ count: Int, alignment: UInt64 = 16) -> PhysicalAddress {
+    arena.allocate(count, alignment: alignment)
+  }
+
+  func put(_ bytes: [UInt8]) -> PhysicalAddress { arena.put(bytes) }
 
   func get(_ address: PhysicalAddress, _ count: Int) -> [UInt8] {
     Array(memory.bytes(at: address, count: UInt64(count))!)
   }
 
-  /// Lets the I/O thread's work happen, on this thread.
-  func run() { for _ in 0..<8 { loop.turn(maximumWait: 0) } }
+  /// Lets the I/O thread's work happen: on this thread, or on its own where it runs.
+  func run() { loop.settle() }
 
   /// Resets and negotiates: all that the device offers, but for `refusing`. False: the device didn't accept.
   @discardableResult
@@ -95,9 +148,14 @@ final class TestDriver {
     return transport.status & 8 != 0
   }
 
+  /// A queue in guest memory that the device isn't told of yet.
+  func prepareQueue(_ index: Int, size: Int? = nil) -> DriverQueue {
+    DriverQueue(self, index: index, size: size ?? min(64, transport.maximumSize(queue: index)))
+  }
+
   @discardableResult
   func makeQueue(_ index: Int, size: Int? = nil) -> DriverQueue {
-    let queue = DriverQueue(self, index: index, size: size ?? min(64, transport.maximumSize(queue: index)))
+    let queue = prepareQueue(index, size: size)
     queues[index] = queue
     transport.enable(queue: index, queue.layout)
     return queue
@@ -127,7 +185,10 @@ final class DriverQueue {
     var written: UInt32
   }
 
-  unowned let driver: TestDriver
+  let arena: DriverMemory
+  let loop: EventLoop
+  /// Holds the device too: a test may use a queue after its last use of the driver.
+  let transport: any DriverTransport
   let index: Int
   let size: Int
   let layout: Virtqueue.Layout
@@ -137,7 +198,9 @@ final class DriverQueue {
   private var seenUsed: UInt16 = 0
 
   init(_ driver: TestDriver, index: Int, size: Int) {
-    self.driver = driver
+    arena = driver.arena
+    loop = driver.loop
+    transport = driver.transport
     self.index = index
     self.size = size
     layout = Virtqueue.Layout(
@@ -146,7 +209,28 @@ final class DriverQueue {
     free = (0..<UInt16(size)).reversed()
   }
 
-  private var memory: GuestMemory { driver.memory }
+  init(continuing earlier: DriverQueue, loop: EventLoop, transport: any DriverTransport) {
+    arena = earlier.arena
+    self.loop = loop
+    self.transport = transport
+    index = earlier.index
+    size = earlier.size
+    layout = earlier.layout
+    free = earlier.free
+    chains = earlier.chains
+    availableIndex = earlier.availableIndex
+    seenUsed = earlier.seenUsed
+  }
+
+  private var memory: GuestMemory { arena.memory }
+
+  /// Descriptors that no chain uses.
+  var freeCount: Int { free.count }
+
+  /// Where the device may write without being given a buffer.
+  var usedRing: Range<UInt64> {
+    layout.used.rawValue..<layout.used.rawValue + UInt64(6 + 8 * size)
+  }
 
   func setDescriptor(_ number: UInt16, address: PhysicalAddress, count: UInt32, flags: UInt16, next: UInt16 = 0) {
     setDescriptor(
@@ -166,14 +250,16 @@ final class DriverQueue {
     var address: PhysicalAddress
     var count: Int
     var isWritable: Bool
+
+    var range: Range<UInt64> { address.rawValue..<address.rawValue + UInt64(count) }
   }
 
   func readable(_ bytes: [UInt8]) -> Buffer {
-    Buffer(address: driver.put(bytes), count: bytes.count, isWritable: false)
+    Buffer(address: arena.put(bytes), count: bytes.count, isWritable: false)
   }
 
   func writable(_ count: Int) -> Buffer {
-    Buffer(address: driver.allocate(count), count: count, isWritable: true)
+    Buffer(address: arena.allocate(count), count: count, isWritable: true)
   }
 
   /// Puts a chain into the ring without notifying.
@@ -181,7 +267,7 @@ final class DriverQueue {
   func add(_ buffers: [Buffer], indirect: Bool = false) -> UInt16 {
     var head: UInt16
     if indirect {
-      let table = driver.allocate(16 * buffers.count)
+      let table = arena.allocate(16 * buffers.count)
       for (number, buffer) in buffers.enumerated() {
         let last = number == buffers.count - 1
         setDescriptor(
@@ -224,8 +310,8 @@ final class DriverQueue {
   var usedIndex: UInt16 { memory.load(layout.used + 2, as: UInt16.self)! }
 
   func notify() {
-    driver.transport.notify(queue: index)
-    driver.run()
+    transport.notify(queue: index)
+    loop.settle()
   }
 
   /// The chains that the device gave back since the last call.
@@ -246,5 +332,28 @@ final class DriverQueue {
     add(buffers, indirect: indirect)
     notify()
     return takeUsed().first?.written
+  }
+}
+
+extension EventLoop {
+  /// Has done what was asked of the loop before, and what that asked for in turn, a few times over.
+  func settle() {
+    for _ in 0..<8 {
+      if isCurrentOrIdle { turn(maximumWait: 0) } else { performAndWait {} }
+    }
+  }
+}
+
+/// Reproducible random numbers (SplitMix64), so that a failing run can be repeated from its seed.
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var value = state
+    value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
+    value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
+    return value ^ value >> 31
   }
 }
