@@ -19,6 +19,9 @@ extension VirtioBlock {
     case unsupported = 2
   }
 
+  /// Bytes of the serial number (5.2.6.2).
+  private static let serialSize = 20
+
   /// Data that lies in guest memory in pieces which aren't whole sectors goes through a buffer of this size.
   private static let bounceSize = 65536
 
@@ -39,11 +42,17 @@ extension VirtioBlock {
     }
     let room = chain.writableCount - 1
     let status: Status
+    // Bytes of the room that a successful request fills, from the first one on.
+    var filled = 0
     switch type {
-    case RequestType.read: status = read(sector: sector, into: chain.writer, count: room)
+    case RequestType.read:
+      status = read(sector: sector, into: chain.writer, count: room)
+      filled = room
     case RequestType.write: status = write(sector: sector, from: reader)
     case RequestType.flush: status = flush()
-    case RequestType.identify: status = identify(chain.writer, room: room)
+    case RequestType.identify:
+      status = identify(chain.writer, room: room)
+      filled = min(Self.serialSize, room)
     case RequestType.discard: status = discard(reader)
     case RequestType.writeZeroes: status = writeZeroes(reader)
     default: status = .unsupported
@@ -52,8 +61,9 @@ extension VirtioBlock {
     var end = chain.writer
     end.skip(room)
     end.write(status.rawValue)
-    // The used length promises bytes from the first one on; after an error only the status is sure.
-    return status == .ok || room == 0 ? UInt32(chain.writableCount) : 0
+    // The used length promises bytes from the first one on (2.7.8.2), and the status is the last one.
+    if status != .ok { filled = 0 }
+    return UInt32(filled == room ? chain.writableCount : filled)
   }
 
   /// The byte range of a transfer; nil when it isn't whole sectors or leaves the disk.
@@ -162,8 +172,8 @@ extension VirtioBlock {
 
   private func identify(_ destination: SegmentWriter, room: Int) -> Status {
     var writer = destination
-    let padded = serial + [UInt8](repeating: 0, count: 20 - serial.count)
-    padded.withUnsafeBytes { _ = writer.write(UnsafeRawBufferPointer(rebasing: $0[..<min(20, room)])) }
+    let padded = serial + [UInt8](repeating: 0, count: Self.serialSize - serial.count)
+    padded.withUnsafeBytes { _ = writer.write(UnsafeRawBufferPointer(rebasing: $0[..<min($0.count, room)])) }
     return .ok
   }
 
