@@ -62,6 +62,13 @@ final class MessageInterruptTable: @unchecked Sendable {
     change { $0.pending[vector / 64] |= 1 << UInt64(vector % 64) }
   }
 
+  /// Forgets what waits to be sent.
+  func clearPending() {
+    contents.withLock { contents in
+      for word in contents.pending.indices { contents.pending[word] = 0 }
+    }
+  }
+
   /// Changes something, then sends what waits and may be sent now.
   private func change(_ body: (inout Contents) -> Void) {
     let messages: [Message] = contents.withLock { contents in

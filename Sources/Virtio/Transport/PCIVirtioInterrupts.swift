@@ -34,11 +34,13 @@ final class PCIVirtioInterrupts: VirtioInterrupts, @unchecked Sendable {
     if vector != Self.noVector { table.raise(Int(vector)) }
   }
 
-  /// A device reset leaves the MSI-X table alone, which belongs to the function.
+  /// A device reset leaves the MSI-X table alone, which belongs to the function; but messages that wait there would
+  /// tell of a device that is no more (virtio 1.2, 2.4.1).
   func reset() {
     vectors.withLock { vectors in
       vectors = Vectors(queues: Array(repeating: Self.noVector, count: vectors.queues.count))
     }
+    table.clearPending()
     level.acknowledge(.max)
   }
 
