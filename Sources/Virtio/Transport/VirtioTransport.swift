@@ -370,20 +370,22 @@ extension VirtioTransport {
     var restored: [Virtqueue?] = Array(repeating: nil, count: queues.count)
     if goesOn {
       do {
-        for (index, position) in state.positions.enumerated() {
-          guard let position else { continue }
+        // A queue without a position was enabled, but the device hadn't come to look at it.
+        for (index, queue) in registers.queues.enumerated() where queue.isEnabled {
           restored[index] = try makeQueue(
-            index, registers.queues[index].layout, features: registers.driverFeatures, position: position)
+            index, queue.layout, features: registers.driverFeatures,
+            position: state.positions[index] ?? Virtqueue.Position())
         }
       } catch {
         throw StateError("the saved state of '\(identifier)' is damaged: \(error)")
       }
+      // Before the device's state, so that what is different on this host counts as a change, which the driver is told.
+      try startBackendOnce()
     }
     try device.restoreEncodedState(state.device)
     guarded.withLock { $0 = Guarded(registers: registers) }
     mayAccessMemory.store(state.mayAccessMemory, ordering: .sequentiallyConsistent)
     guard goesOn else { return }
-    try startBackendOnce()
     queues = restored
     isActive = true
     device.activate(features: registers.driverFeatures)
