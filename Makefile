@@ -6,7 +6,7 @@ PREFIX ?= /usr/local
 BUILD := $(SWIFT) build -c release
 SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sources Fuzz/Package.swift Fuzz/Sources
 
-.PHONY: run build test check-tools tests lint format guests conformance bench install clean
+.PHONY: run build test check-tools tests lint format guests conformance bench fuzz install clean
 
 run: build
 	$(YADORI) run debian
@@ -39,8 +39,13 @@ conformance: build
 bench: build guests
 	Scripts/bench $(YADORI)
 
+# Feeds one reader with mutated inputs: make fuzz TARGET=qcow2|virtqueue|elf|devicetree SECONDS=60
+fuzz:
+	@Scripts/install-packages build
+	SWIFT="$(SWIFT)" Fuzz/run "$(TARGET)" "$(or $(SECONDS),60)"
+
 install: build
 	install -D $(YADORI) $(DESTDIR)$(PREFIX)/bin/yadori
 
 clean:
-	rm -rf .build
+	rm -rf .build Fuzz/.build

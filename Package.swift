@@ -20,6 +20,8 @@ let package = Package(
   products: [
     .executable(name: "yadori", targets: ["yadori"]),
     .library(name: "Yadori", targets: ["Yadori"]),
+    // Rooms below the library, for the fuzzers, which are a package of their own.
+    .library(name: "YadoriRooms", targets: ["Board", "Virtio", "Storage", "Network", "Console", "Bus", "HostSystem"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
