@@ -101,6 +101,10 @@ import Testing
     Damage("an L2 table that is the L1 table", says: "overlaps") { $0.set($0.l1, $0.number(40) | 1 << 63) },
     Damage("an L2 table that is the refcount table", says: "overlaps") { $0.set($0.l1, $0.number(48) | 1 << 63) },
     Damage("one L2 table for two places", says: "overlaps") { $0.set($0.l1 + 8, $0.number($0.l1)) },
+    Damage("one L2 table for two places, refcounts to be rebuilt", says: "overlaps") {
+      $0.set($0.l1 + 8, $0.number($0.l1))
+      $0.set(72, 1)
+    },
     Damage("an L2 table beyond the end", says: "beyond its end") { $0.set($0.l1, 1 << 50 | 1 << 63) },
     Damage("an L2 table between clusters", says: "L2 table 0") { $0.set($0.l1, $0.number($0.l1) + 512) },
     Damage("a refcount block that is the refcount table", says: "") { $0.set($0.refcountTable, $0.number(48)) },

@@ -66,9 +66,15 @@ extension Qcow2Disk {
   private func countReferences(
     of table: Qcow2Table, entries: Int, _ refcounts: Qcow2Refcounts, _ tablesLeft: inout Int
   ) throws {
+    var seen: Set<UInt64> = []
     for index in 0..<entries {
       let location = table.entry(index) & Qcow2Disk.offsetMask
       if location == 0 { continue }
+      // Besides, a small file could ask for any amount of counting.
+      guard seen.insert(location).inserted else {
+        throw StorageError(
+          .corrupt, "\(file.path): its L2 table \(index) overlaps another table; repair it with qemu-img check -r all")
+      }
       tablesLeft -= 1
       guard tablesLeft > 0 else {
         throw StorageError(.corrupt, "\(file.path) is too large to count; repair it with qemu-img check -r all")
