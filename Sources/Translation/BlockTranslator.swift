@@ -56,8 +56,10 @@ struct BlockTranslator {
   var current = 0
   /// Registers whose value is known: a constant, or a distance from the page's base.
   var known: UnsafeMutablePointer<KnownValue>
-  /// Whether floating point was found to be on, dirty and rounding to nearest.
+  /// Whether floating point was found to be on and rounding to nearest.
   var isFloatChecked = false
+  /// Whether the block has marked the floating-point state dirty.
+  var isFloatDirty = false
   /// Floating-point registers known to hold boxed single-precision values, a bit each.
   var boxed: UInt32 = 0
   var group: AccessGroup?
@@ -103,6 +105,7 @@ struct BlockTranslator {
     let end = trace(page, index * 2)
     deferredCount = 0
     isFloatChecked = false
+    isFloatDirty = false
     boxed = 0
     group = nil
     held = nil

@@ -3,7 +3,7 @@ import Glibc
 import HostSystem
 
 /// Memory for generated code: one memory file mapped twice, once to be written and once to be executed, so that no
-/// address is ever both. The executable mapping lies below 2 GiB, so that a code address fits 32 bits.
+/// address is ever both. The executable mapping lies below 4 GiB, so that a code address fits 32 bits.
 struct CodeMemory: ~Copyable {
   let writable: UnsafeMutablePointer<UInt8>
   let executable: UInt
@@ -20,14 +20,33 @@ struct CodeMemory: ~Copyable {
     }
     let write = mmap(nil, count, PROT_READ | PROT_WRITE, Int32(MAP_SHARED), descriptor, 0)
     guard let write, write != MAP_FAILED else { throw HostError.last("can't map memory for generated code") }
-    let execute = mmap(nil, count, PROT_READ | PROT_EXEC, Int32(MAP_SHARED) | Int32(MAP_32BIT), descriptor, 0)
-    guard let execute, execute != MAP_FAILED else {
+    guard let execute = Self.mapLow(descriptor, count) else {
+      let error = HostError.last("this host doesn't let a program execute code that it made; use --engine interpreter")
       munmap(write, count)
-      throw HostError.last("this host doesn't let a program execute code that it made; use --engine interpreter")
+      throw error
     }
     writable = write.assumingMemoryBound(to: UInt8.self)
     executable = UInt(bitPattern: execute)
     self.count = count
+  }
+
+  /// Maps the file for execution at the first place below 4 GiB that is free; nil with errno when there is none.
+  private static func mapLow(_ descriptor: Int32, _ count: Int) -> UnsafeMutableRawPointer? {
+    // MAP_FIXED_NOREPLACE of <linux/mman.h>: there or not at all.
+    let flags = Int32(MAP_SHARED) | 0x100000
+    for address in stride(from: 1 << 28, through: (1 << 32) - count, by: 1 << 24) {
+      let wanted = UnsafeMutableRawPointer(bitPattern: address)
+      guard let found = mmap(wanted, count, PROT_READ | PROT_EXEC, flags, descriptor, 0), found != MAP_FAILED else {
+        if errno == EEXIST { continue }
+        return nil
+      }
+      // A kernel that doesn't know the flag takes the address for a wish.
+      if found == wanted { return found }
+      munmap(found, count)
+      errno = ENOMEM
+      return nil
+    }
+    return nil
   }
 
   /// What to add to a writable address to get the executable one.

@@ -3,7 +3,7 @@ import RISCV
 
 /// F and D (Unprivileged Architecture, 20 and 21) on SSE2 and FMA.
 ///
-/// Generated code computes only while mstatus.FS is dirty and frm is round-to-nearest-even, which is MXCSR's setting; the
+/// Generated code computes only while mstatus.FS isn't off and frm is round-to-nearest-even, which is MXCSR's setting; the
 /// interpreter executes what comes otherwise. Exceptions gather in MXCSR, which has RISC-V's meaning for all of them
 /// (both detect tininess after rounding). A result that is a NaN becomes the canonical one.
 extension BlockTranslator {
@@ -12,13 +12,18 @@ extension BlockTranslator {
     if isFloatChecked { return }
     isFloatChecked = true
     held = nil
-    let dirty = Int32(MachineStatus.fs)
     assembler.load(.rax, StateLayout.mstatus, .long)
-    assembler.not(.rax, .long)
-    assembler.test(.rax, immediate: dirty, .long)
-    postpone(.interpretOn(assembler.jump(if: .notEqual), step.offset, uncounted))
+    assembler.test(.rax, immediate: Int32(MachineStatus.fs), .long)
+    postpone(.interpretOn(assembler.jump(if: .equal), step.offset, uncounted))
     assembler.compare8(StateLayout.rounding, immediate: 0)
     postpone(.interpretOn(assembler.jump(if: .notEqual), step.offset, uncounted))
+  }
+
+  /// Marks the floating-point state dirty, unless the block has done so before.
+  mutating func makeFloatDirty() {
+    if isFloatDirty { return }
+    isFloatDirty = true
+    assembler.arithmetic(.or, StateLayout.mstatus, immediate: Int32(MachineStatus.fs), .long)
   }
 
   /// Fills the upper half of a register that holds a single-precision value.
@@ -75,18 +80,24 @@ extension BlockTranslator {
       finish(i.rd)
     case .fmv_d_x:
       checkFloat(step)
+      makeFloatDirty()
       assembler.store(StateLayout.float(i.rd), read(i.rs1, .rax))
       boxed &= ~(1 << UInt32(i.rd))
     case .fmv_w_x:
       checkFloat(step)
+      makeFloatDirty()
       assembler.store(StateLayout.float(i.rd), read(i.rs1, .rax), .long)
       box(i.rd)
-    case .fcvt_d_w, .fcvt_d_wu, .fcvt_d_l: emitFromInteger(step, .double)
-    case .fcvt_s_w, .fcvt_s_wu, .fcvt_s_l: emitFromInteger(step, .single)
+    case .fcvt_d_w, .fcvt_d_wu, .fcvt_d_l, .fcvt_d_lu: emitFromInteger(step, .double)
+    case .fcvt_s_w, .fcvt_s_wu, .fcvt_s_l, .fcvt_s_lu: emitFromInteger(step, .single)
     case .fcvt_w_d: emitToInteger(step, .double, .long)
     case .fcvt_l_d: emitToInteger(step, .double, .quad)
     case .fcvt_w_s: emitToInteger(step, .single, .long)
     case .fcvt_l_s: emitToInteger(step, .single, .quad)
+    case .fcvt_wu_d: emitToUnsigned(step, .double, isWord: true)
+    case .fcvt_lu_d: emitToUnsigned(step, .double, isWord: false)
+    case .fcvt_wu_s: emitToUnsigned(step, .single, isWord: true)
+    case .fcvt_lu_s: emitToUnsigned(step, .single, isWord: false)
     case .fcvt_d_s, .fcvt_s_d: emitFormatConversion(step)
     default: emitExecuteOne(step)
     }
@@ -111,6 +122,7 @@ extension BlockTranslator {
     let i = step.instruction
     guard roundsToNearest(i) else { return emitExecuteOne(step) }
     checkFloat(step)
+    makeFloatDirty()
     let isUnary = operation == .squareRoot
     let misses = format == .single ? checkBoxed(step, isUnary ? [i.rs1] : [i.rs1, i.rs2]) : []
     if isUnary {
@@ -130,6 +142,7 @@ extension BlockTranslator {
     let i = step.instruction
     guard roundsToNearest(i) else { return emitExecuteOne(step) }
     checkFloat(step)
+    makeFloatDirty()
     var misses = format == .single ? checkBoxed(step, [i.rs1, i.rs2, i.rs3]) : []
     assembler.load(.xmm0, StateLayout.float(i.rs1), format)
     assembler.load(.xmm1, StateLayout.float(i.rs3), format)
@@ -169,6 +182,7 @@ extension BlockTranslator {
   private mutating func emitSignInjection(_ step: Step) {
     let i = step.instruction
     checkFloat(step)
+    makeFloatDirty()
     assembler.load(.rax, StateLayout.float(i.rs1))
     if i.rs1 == i.rs2 {
       // fmv, fneg, fabs
@@ -190,9 +204,15 @@ extension BlockTranslator {
     let i = step.instruction
     guard roundsToNearest(i) else { return emitExecuteOne(step) }
     checkFloat(step)
+    makeFloatDirty()
     var source = read(i.rs1, .rax)
     var width = HostWidth.long
+    var misses: [Assembler.Patch] = []
     switch i.operation {
+    case .fcvt_d_lu, .fcvt_s_lu:
+      width = .quad
+      assembler.test(source, source)
+      misses = [assembler.jump(if: .negative)]
     case .fcvt_d_l, .fcvt_s_l: width = .quad
     case .fcvt_d_wu, .fcvt_s_wu:
       assembler.move(.rax, source, .long)
@@ -204,6 +224,30 @@ extension BlockTranslator {
     assembler.convert(.xmm0, source, width, to: format)
     assembler.store(StateLayout.float(i.rd), .xmm0, format)
     if format == .single { box(i.rd) } else { boxed &= ~(1 << UInt32(i.rd)) }
+    leaveToInterpreter(step, misses)
+  }
+
+  /// To an unsigned integer: where the value isn't negative and a signed 64-bit conversion gives the same.
+  private mutating func emitToUnsigned(_ step: Step, _ format: Assembler.Scalar, isWord: Bool) {
+    let i = step.instruction
+    // Truncation only: rounding could reach a limit that the value is below.
+    guard i.roundingMode == 1 else { return emitExecuteOne(step) }
+    checkFloat(step)
+    var misses = format == .single ? checkBoxed(step, [i.rs1]) : []
+    // As bits, values that aren't negative are in order, and the others above them all.
+    if format == .double {
+      assembler.load(.rax, StateLayout.float(i.rs1))
+      assembler.moveImmediate(.rcx, isWord ? 0x41F0_0000_0000_0000 : 0x43E0_0000_0000_0000)
+      assembler.arithmetic(.compare, .rax, .rcx)
+    } else {
+      assembler.load(.rax, StateLayout.float(i.rs1), .long)
+      assembler.arithmetic(.compare, .rax, immediate: isWord ? 0x4F80_0000 : 0x5F00_0000, .long)
+    }
+    misses.append(assembler.jump(if: .aboveOrEqual))
+    assembler.convert(.rax, StateLayout.float(i.rs1), from: format, .quad, truncating: true)
+    if isWord { assembler.signExtend32(.rax, .rax) }
+    write(i.rd, .rax)
+    leaveToInterpreter(step, misses)
   }
 
   private mutating func emitToInteger(_ step: Step, _ format: Assembler.Scalar, _ width: HostWidth) {
@@ -224,6 +268,7 @@ extension BlockTranslator {
     let i = step.instruction
     guard roundsToNearest(i) else { return emitExecuteOne(step) }
     checkFloat(step)
+    makeFloatDirty()
     let source: Assembler.Scalar = i.operation == .fcvt_d_s ? .single : .double
     let misses = source == .single ? checkBoxed(step, [i.rs1]) : []
     assembler.clear(.xmm0)

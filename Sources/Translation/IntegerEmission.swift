@@ -734,6 +734,7 @@ extension BlockTranslator {
     assembler.call(thunks.executeOne)
     known[Int(step.instruction.rd)] = .nothing
     isFloatChecked = false
+    isFloatDirty = false
     boxed = 0
   }
 

@@ -170,6 +170,8 @@ extension BlockTranslator {
       let description = site(step, widthShift: widthShift)
       postpone(.slowFloatLoad(missing, description.bits, assembler.here))
     }
+    // Not before: a load that traps leaves it as it was.
+    makeFloatDirty()
     if widthShift == 3 {
       assembler.store(StateLayout.float(i.rd), .rax)
       boxed &= ~(1 << UInt32(i.rd))

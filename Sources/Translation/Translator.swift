@@ -30,7 +30,7 @@ package final class Translator: ExecutionEngine {
   private let end: UnsafeMutablePointer<UInt8>
 
   /// Bytes of code memory of one hart at most. The host gives them as they are touched.
-  static let largestCodeSize = 64 << 20
+  static let largestCodeSize = 48 << 20
 
   /// A translator for `hart`; the caller sets it as its engine. Throws `HostError` where the host has no executable
   /// memory or lacks instructions that generated code uses.
@@ -148,7 +148,10 @@ package final class Translator: ExecutionEngine {
     if flags & 8 != 0 { guest |= 4 }
     if flags & 16 != 0 { guest |= 2 }
     if flags & 32 != 0 { guest |= 1 }
-    state.pointee.floatingPointFlags |= guest
+    if state.pointee.floatingPointFlags | guest != state.pointee.floatingPointFlags {
+      state.pointee.floatingPointFlags |= guest
+      state.pointee.mstatus |= MachineStatus.fs
+    }
     state.pointee.guestFloatControl &= ~0x3F
   }
 

@@ -28,8 +28,8 @@ final class TranslationHarness {
         Encoder.encode(.csrrs, rd: 31, immediate: 0x341)!, Encoder.encode(.addi, rd: 31, rs1: 31, immediate: 4)!,
         Encoder.encode(.csrrw, rs1: 31, immediate: 0x341)!, Encoder.encode(.mret)!,
       ], at: Self.handler)
-    // Floating point on and dirty.
-    hart.writeCSR(0x300, 3 << 13)
+    // Floating point on.
+    hart.writeCSR(0x300, 1 << 13)
   }
 
   func place(_ instructions: [UInt32], at address: UInt64 = TranslationHarness.base) {
