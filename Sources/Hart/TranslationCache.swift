@@ -37,8 +37,8 @@ struct TranslationKey: Equatable {
 package struct TranslationCache {
   package static let entryCount = 1024
   package static let indexMask: UInt64 = 1023
-  static let fetchEntryCount = 256
-  package static let fetchIndexMask: UInt64 = 255
+  static let fetchEntryCount = 1024
+  package static let fetchIndexMask: UInt64 = 1023
   package static let pageMask: UInt64 = ~0xFFF
   private static let invalid = TranslationEntry(tag: ~0, addend: 0)
 

@@ -243,18 +243,16 @@ struct BlockTranslator {
     return missing
   }
 
-  /// Jumps to the guest address in rax. Entry points expect the offset in the page in eax.
-  static func emitIndirectJump(_ a: inout Assembler, isCall: Bool, exitAbsolute: Assembler.Label) {
+  /// Jumps to the guest address in rax. Entry points expect the offset in the page in eax. Returns the jump that is taken
+  /// where the page isn't known, for the way out at `exitAbsolute`.
+  static func emitIndirectJump(_ a: inout Assembler, isCall: Bool) -> Assembler.Patch {
     a.move(.rdx, .rax)
     a.arithmetic(.and, .rdx, immediate: -4096)
     let missing = emitPageLookup(&a)
     a.arithmetic(.and, .rax, immediate: 0xFFE, .long)
     a.load(.rcx, HostAddress(.rcx, index: .rax, shift: 1), .long)
     if isCall { a.call(.rcx) } else { a.jump(.rcx) }
-    let over = isCall ? a.jump() : nil
-    a.fillHere(missing)
-    a.jump(exitAbsolute)
-    if let over { a.fillHere(over) }
+    return missing
   }
 
   /// Jumps to a place outside this page, `offset` bytes from its base.

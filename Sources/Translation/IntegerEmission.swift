@@ -709,7 +709,7 @@ extension BlockTranslator {
       assembler.load(link, StateLayout.pageBase)
       assembler.arithmetic(.add, link, immediate: Int32(next))
       emitPushReturn()
-      Self.emitIndirectJump(&assembler, isCall: true, exitAbsolute: thunks.exitAbsolute)
+      assembler.fill(Self.emitIndirectJump(&assembler, isCall: true), thunks.exitAbsolute)
       emitLanding(next)
     } else {
       if i.rd != 0 {
@@ -719,7 +719,7 @@ extension BlockTranslator {
         assembler.arithmetic(.add, link, immediate: Int32(next))
         if link == .rcx { assembler.store(StateLayout.integer(i.rd), link) }
       }
-      Self.emitIndirectJump(&assembler, isCall: false, exitAbsolute: thunks.exitAbsolute)
+      assembler.fill(Self.emitIndirectJump(&assembler, isCall: false), thunks.exitAbsolute)
     }
   }
 

@@ -77,7 +77,8 @@ struct Thunks {
     returnMiss = a.here
     a.load(.rsp, StateLayout.returnStackBase)
     a.move(.rax, PinnedRegisters.host(1)!)
-    BlockTranslator.emitIndirectJump(&a, isCall: false, exitAbsolute: exitAbsolute)
+    let missing = BlockTranslator.emitIndirectJump(&a, isCall: false)
+    a.fill(missing, exitAbsolute)
   }
 
   private static let returnStackSize: Int32 = 1 << 15
