@@ -99,7 +99,7 @@ package final class Translator: ExecutionEngine {
           if mustLeave { return }
           continue
         }
-        if block.assembler.cursor >= end { flush() }
+        if block.assembler.cursor >= end || block.isFull { flush() }
         target = block.translate(page, translations, index)
       }
       state.pointee.remaining = remaining

@@ -77,6 +77,27 @@ import Testing
       "run", "--kernel", try program.kernel(), "--disk", disk, "-m", "64M", code: 65, says: "disk.qcow2")
   }
 
+  @Test func theLastOutputIsNeverLost() throws {
+    // Prints an x to the UART and powers off by the test finisher, in one breath.
+    let words: [UInt32] = [
+      0x1000_02B7, 0x0780_0313, 0x0062_8023, 0x0010_02B7, 0x0000_5337, 0x5553_031B, 0x0062_A023, 0x0000_006F,
+    ]
+    let code = try program.file("code.bin", words.flatMap { word in (0..<4).map { UInt8(word >> ($0 * 8) & 0xFF) } })
+    for _ in 0..<20 {
+      let result = try program.run("run", "--firmware", "none", "--kernel", code, "-m", "16M")
+      #expect(result.status == 0)
+      #expect(result.output == "x")
+    }
+  }
+
+  @Test func impossibleEngines() throws {
+    try program.expectRefusal("run", "x.elf", "--threshold", "0", code: 64, says: "--threshold", "1 to 255")
+    try program.expectRefusal(
+      "run", "--engine", "interpreter", "--threshold", "5", "--kernel", try program.kernel(), code: 64,
+      says: "--threshold")
+    try program.expectRefusal("run", "--engine", "magic", code: 64, says: "--engine", "translator")
+  }
+
   @Test func whatTheProcessorImplements() throws {
     let result = try program.run("isa", "--string")
     #expect(result.status == 0)

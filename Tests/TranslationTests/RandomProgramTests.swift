@@ -19,7 +19,11 @@ import Translation
   private static func run(_ engine: EngineChoice, seed: UInt64, limits: [UInt64]) throws -> [[String]] {
     let harness = try TranslationHarness(engine)
     let program = RandomProgram(seed: seed, count: 900, turns: 60, data: TranslationHarness.data)
-    harness.place(program.words)
+    // Anywhere in a page, so that its border falls on everything; on odd half-words, too.
+    let start = TranslationHarness.base + (seed &* 37 % 1024) * 4 + seed % 2 * 2
+    harness.place(program.words, at: start)
+    harness.hart.pc = start
+    if seed % 4 >= 2 { harness.enterSupervisorMode() }
     var generator = SeededGenerator(seed: seed ^ 0xABCD)
     for index in 1..<32 {
       let isPlain = Bool.random(using: &generator)
@@ -75,8 +79,9 @@ import Translation
     }
     let harness = try TranslationHarness(.interpreter)
     let program = RandomProgram(seed: seed, count: 900, turns: 60, data: TranslationHarness.data)
+    let start = TranslationHarness.base + (seed &* 37 % 1024) * 4 + seed % 2 * 2
     let before = try run(.interpreter, seed: seed, limits: [low])[0][0]
-    harness.place(program.words)
+    harness.place(program.words, at: start)
     let pc = UInt64(before.split(separator: " ")[1], radix: 16)!
     let bits = harness.memory.load(PhysicalAddress(pc), as: UInt32.self) ?? 0
     let text = Disassembler().text(bits, at: pc)

@@ -38,6 +38,25 @@ final class TranslationHarness {
     }
   }
 
+  /// Goes on in S-mode with a page table (Sv39) that maps RAM where it is, in pages of 4 KiB.
+  func enterSupervisorMode() {
+    let tables = Self.base + (12 << 20)
+    let pages = (12 << 20) / 4096
+    #expect(memory.store(((tables + 4096) >> 12) << 10 | 1, at: PhysicalAddress(tables + 2 * 8)))
+    for table in 0..<UInt64((pages + 511) / 512) {
+      let address = tables + 8192 + table * 4096
+      #expect(memory.store((address >> 12) << 10 | 1, at: PhysicalAddress(tables + 4096 + table * 8)))
+      for index in 0..<UInt64(512) {
+        let page = Self.base + (table * 512 + index) * 4096
+        #expect(memory.store((page >> 12) << 10 | 0xCF, at: PhysicalAddress(address + index * 8)))
+      }
+    }
+    hart.writeCSR(0x3A0, 0x1F)
+    hart.writeCSR(0x3B0, ~0)
+    hart.writeCSR(0x180, 8 << 60 | tables / 4096)
+    hart.privilege = .supervisor
+  }
+
   /// Everything that a program can have changed, a line each.
   func description(dataPages: Int = 16) -> [String] {
     var lines = ["pc \(String(hart.pc, radix: 16)) retired \(hart.retiredInstructions)"]
