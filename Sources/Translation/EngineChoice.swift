@@ -8,7 +8,7 @@ public enum EngineChoice: Codable, Hashable, Sendable {
   /// Host code made of what runs often: of places reached `threshold` times, 1...255.
   case translator(threshold: Int)
 
-  /// Where translating is worth its time, by measurement on Debian's boot.
+  /// Low, because translating took a twentieth of Debian's boot and interpreting more; not tuned further.
   public static let usualThreshold = 12
 
   /// Gives each of `harts` the engine; nil: the translator where the host can run one, else the interpreter. Before the

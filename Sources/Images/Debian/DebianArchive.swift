@@ -50,15 +50,16 @@ package final class DebianArchive {
   package func loadLists(_ wanted: [Suite], keyring: String?) throws {
     for suite in wanted {
       task.report(ImageProgress(.fetchingIndex, detail: suite.name))
-      let found: (release: ReleaseFile, list: [UInt8])?
+      // A Release file with a bad signature ends the build, whichever suite it is.
+      guard let named = try release(of: suite, keyring: keyring) else { continue }
+      let found: (release: ReleaseFile, list: [UInt8])
       do {
-        found = try lists(of: suite, keyring: keyring)
+        found = try lists(of: suite, named, keyring: keyring)
       } catch let error as ImageError where suite.isOptional && error.code != .cancelled {
         // A mirror in the middle of an update; the release itself does without.
         task.warn("\(suite.name) is left out: \(error.message)")
         continue
       }
-      guard let found else { continue }
       if suites.isEmpty {
         version = found.release.version
         codename = found.release.codename
@@ -68,10 +69,10 @@ package final class DebianArchive {
     }
   }
 
-  /// The Release file and the package list of a suite that fit each other, by its name or else by its alias. Nil when an
-  /// optional suite isn't on the mirror.
-  private func lists(of suite: Suite, keyring: String?) throws -> (release: ReleaseFile, list: [UInt8])? {
-    guard let release = try release(of: suite, keyring: keyring) else { return nil }
+  /// The Release file and the package list of a suite that fit each other, by its name or else by its alias.
+  private func lists(
+    of suite: Suite, _ release: ReleaseFile, keyring: String?
+  ) throws -> (release: ReleaseFile, list: [UInt8]) {
     do {
       return (release, try packageList(of: suite, release))
     } catch let error as ImageError where error.code == .corrupt {

@@ -155,10 +155,6 @@ struct Assembler {
     op(0xC7, width, 0, target)
     long(value)
   }
-  mutating func storeImmediate8(_ target: HostAddress, _ value: UInt8) {
-    op(0xC6, .long, 0, target)
-    byte(value)
-  }
   /// The shortest form for a constant.
   mutating func moveImmediate(_ target: HostRegister, _ value: UInt64) {
     if value == 0 {
