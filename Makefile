@@ -8,8 +8,9 @@ SOURCES := Package.swift Sources Tests Benchmarks/Package.swift Benchmarks/Sourc
 
 .PHONY: run build test check-tools tests lint format guests conformance bench fuzz install clean
 
+# More flags for the machine: make run RUN="-c 2 --engine interpreter"
 run: build
-	$(YADORI) run debian
+	$(YADORI) run debian $(RUN)
 
 build:
 	@Scripts/install-packages build

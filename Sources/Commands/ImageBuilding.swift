@@ -2,13 +2,16 @@ import Console
 import Foundation
 import HostSystem
 import Images
+import Translation
 import Yadori
 
 /// Works on images, and shows how far it is.
 enum ImageBuilding {
-  /// Builds an image with a machine of ours.
-  static func build(_ options: ImageBuildOptions) throws -> ImageStore.Image {
-    try withProgress { task in try ImageBuilder(machine: InstallingMachine()).build(options, task: task) }
+  /// Builds an image with a machine of ours, whose instructions `engine` executes.
+  static func build(_ options: ImageBuildOptions, engine: EngineChoice?) throws -> ImageStore.Image {
+    try withProgress { task in
+      try ImageBuilder(machine: InstallingMachine(engine: engine)).build(options, task: task)
+    }
   }
 
   /// ^C, SIGTERM and SIGHUP stop the work, so that what it started ends and nothing half-made stays.
@@ -24,6 +27,8 @@ enum ImageBuilding {
 
 /// The machine that installs packages: the same as any other, with its console read by the builder.
 struct InstallingMachine: ImageBuilderMachine {
+  let engine: EngineChoice?
+
   func run(
     _ configuration: ImageBuilderConfiguration, console: @escaping @Sendable ([UInt8]) -> Void,
     isCancelled: @escaping @Sendable () -> Bool
@@ -36,7 +41,7 @@ struct InstallingMachine: ImageBuilderMachine {
           commandLine: configuration.commandLine + " console=hvc0"),
         disks: configuration.disks.map {
           .init(path: $0.file.path, format: $0.format.rawValue, isReadOnly: $0.isReadOnly)
-        }, transport: .pci),
+        }, transport: .pci, engine: engine),
       console: ListeningConsole(receive: console))
     let watcher = DispatchSource.makeTimerSource()
     watcher.schedule(deadline: .now() + 0.2, repeating: 0.2)

@@ -52,6 +52,8 @@ struct BuildImageCommand: ParsableCommand {
   @Flag(help: "Replace an image of the same name.")
   var replace = false
 
+  @OptionGroup var engine: EngineOptions
+
   func run() throws {
     var options = ImageBuildOptions(name: name ?? (variant == .tiny ? "tiny" : distribution), variant: variant)
     options.distribution = distribution
@@ -69,7 +71,7 @@ struct BuildImageCommand: ParsableCommand {
       }
       options.sshKey = text
     }
-    let image = try ImageBuilding.build(options)
+    let image = try ImageBuilding.build(options, engine: try engine.choice())
     print(image.folder.path)
   }
 }

@@ -19,7 +19,7 @@ struct MachinePlan {
       report("there is no image '\(name)' yet; building it")
       var options = ImageBuildOptions(name: name, variant: name == "tiny" ? .tiny : .standard)
       options.mirror = mirror
-      _ = try ImageBuilding.build(options)
+      _ = try ImageBuilding.build(options, engine: configuration.engine)
     }
     let image = try store.find(name)
     configuration.boot.kernel = image.kernel.path

@@ -5,7 +5,6 @@ import Foundation
 import HostSystem
 import Images
 import Network
-import Translation
 import Yadori
 
 /// `yadori run`: a machine on this terminal.
@@ -64,11 +63,7 @@ struct RunCommand: ParsableCommand {
   @Option(help: "The highest translation mode offered: sv39, sv48 or sv57.")
   var mmu: TranslationMode = .sv57
 
-  @Option(help: "What executes instructions: interpreter or translator (translator where the host allows it).")
-  var engine: Engine?
-
-  @Option(help: "How often code is reached before it is translated: 1 to 255.")
-  var threshold: Int?
+  @OptionGroup var engine: EngineOptions
 
   @Option(help: "Write the memory between begin_signature and end_signature to this file at the end.")
   var dumpSignature: String?
@@ -90,8 +85,6 @@ struct RunCommand: ParsableCommand {
 
   enum Transport: String, ExpressibleByArgument, CaseIterable { case mmio, pci }
 
-  enum Engine: String, ExpressibleByArgument, CaseIterable { case interpreter, translator }
-
   enum TranslationMode: String, ExpressibleByArgument, CaseIterable {
     case sv39, sv48, sv57
     var bits: Int { Int(rawValue.dropFirst(2))! }
@@ -104,7 +97,7 @@ struct RunCommand: ParsableCommand {
     let machine: VirtualMachine
     var plan = MachinePlan()
     if let loadState {
-      let engine = try engineChoice()
+      let engine = try engine.choice()
       machine = try VirtualMachine(restoring: loadState, console: console) { $0.engine = engine }
     } else {
       plan = try makePlan()
@@ -136,29 +129,12 @@ struct RunCommand: ParsableCommand {
     return VirtualMachine.SavePoint(instructions: count, path: saveStateAt[1])
   }
 
-  private func engineChoice() throws -> EngineChoice? {
-    if let threshold {
-      guard (1...255).contains(threshold) else {
-        throw CommandFailure(.usage, "--threshold: \(threshold) is out of range; give 1 to 255")
-      }
-      guard engine != .interpreter else {
-        throw CommandFailure(.usage, "--threshold is the translator's; leave it out, or --engine interpreter")
-      }
-      return .translator(threshold: threshold)
-    }
-    switch engine {
-    case .interpreter: return .interpreter
-    case .translator: return .translator(threshold: EngineChoice.usualThreshold)
-    case nil: return nil
-    }
-  }
-
   /// What to run, from flags and image.
   private func makePlan() throws -> MachinePlan {
     var plan = MachinePlan()
     plan.configuration.hartCount = harts
     plan.configuration.virtualAddressBits = mmu.bits
-    plan.configuration.engine = try engineChoice()
+    plan.configuration.engine = try engine.choice()
     plan.configuration.boot.commandLine = append
     plan.configuration.boot.initialRAMDisk = initrd
     plan.configuration.boot.kernel = kernel
