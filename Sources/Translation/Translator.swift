@@ -114,10 +114,26 @@ package final class Translator: ExecutionEngine {
       case .budget: interpret(Int(remaining), &remaining)
       case .interpretOne where remaining > 0: interpret(1, &remaining)
       case .interpretOn: interpret(Int(remaining), &remaining, untilJump: true)
+      case .ungrouped: if !addUngroupedBlock() { interpret(Int(remaining), &remaining, untilJump: true) }
       default: break
       }
       if reason != .dispatch, mustLeave { return }
     }
+  }
+
+  /// Translates the block at pc without access groups, and leads the jump there that came here for it.
+  /// False where the page isn't known any more or memory is full.
+  private func addUngroupedBlock() -> Bool {
+    let pc = state.pointee.pc
+    let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
+    guard entry.pointee.tag == pc & TranslationCache.pageMask, let page = entry.pointee.page,
+      let entryPoints = page.pointee.entryPoints, block.assembler.cursor < end, !block.isFull,
+      let jump = UnsafeMutablePointer<UInt8>(bitPattern: Int(state.pointee.slowValue) &- code.executableOffset)
+    else { return false }
+    let index = Int(pc & 0xFFF) >> 1
+    let start = block.translate(page, PageTranslations(entryPoints), index, isGrouping: false)
+    block.assembler.fill(Assembler.Patch(location: jump), UInt(start))
+    return true
   }
 
   private func interpret(_ count: Int, _ remaining: inout Int64, untilJump: Bool = false) {
