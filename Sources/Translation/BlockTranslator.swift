@@ -478,7 +478,10 @@ struct AccessGroup {
   var first: Int
   var last: Int
   var needsSlot = false
+  /// -1: none.
   var slot: Int8 = -1
+  /// While slots are assigned: no later group has got the same one.
+  var holdsSlot = false
 
   init(base: UInt8, isStore: Bool, low: Int64, high: Int64, at step: Int) {
     self.base = base

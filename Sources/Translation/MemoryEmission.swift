@@ -87,9 +87,9 @@ extension BlockTranslator {
     }
     var free = UInt32(1) << UInt32(StateLayout.groupSlotCount) - 1
     for index in 0..<groupCount where groups[index].needsSlot {
-      for earlier in 0..<index where groups[earlier].slot >= 0 && groups[earlier].last < groups[index].first {
+      for earlier in 0..<index where groups[earlier].holdsSlot && groups[earlier].last < groups[index].first {
         free |= 1 << UInt32(groups[earlier].slot)
-        groups[earlier].needsSlot = false
+        groups[earlier].holdsSlot = false
       }
       if free == 0 {
         for step in groups[index].first...groups[index].last where steps[step].group == Int16(index) {
@@ -97,6 +97,7 @@ extension BlockTranslator {
         }
       } else {
         groups[index].slot = Int8(free.trailingZeroBitCount)
+        groups[index].holdsSlot = true
         free &= free - 1
       }
     }
