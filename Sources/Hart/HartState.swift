@@ -79,9 +79,14 @@ package struct HartState {
   /// 1 while the pinned floating-point registers and MXCSR hold the guest's: then mstatus.FS isn't off and frm is
   /// round-to-nearest-even.
   package var isFloatReady: UInt8 = 0
-  /// MXCSR for generated code, and for Swift.
+  /// MXCSR for generated code: its flags are those met since they were last moved to `floatingPointFlags`.
   package var guestFloatControl: UInt32 = 0x1F80
-  package var hostFloatControl: UInt32 = 0x1F80
+  /// fflags by the exception flags of MXCSR (Intel SDM, volume 1, 10.2.3).
+  package var flagsOfHost = InlineArray<64, UInt8> { host in
+    UInt8(
+      (host & 1 != 0 ? 16 : 0) | (host & 4 != 0 ? 8 : 0) | (host & 8 != 0 ? 4 : 0) | (host & 16 != 0 ? 2 : 0)
+        | (host & 32 != 0 ? 1 : 0))
+  }
   /// Added to a host address in RAM gives the guest's physical address.
   package var hostToPhysical: UInt64 = 0
   /// What generated code hands to a slow path (the value of a store), and a slow path to generated code.

@@ -17,6 +17,7 @@ extension Hart {
       tag: virtualPage, addend: UInt64(UInt(bitPattern: bytes.baseAddress!)) &- virtualPage)
     entries[Int(address >> 12 & TranslationCache.indexMask)] = entry
     entries[TranslationCache.secondSlot(address)] = entry
+    dataContext.pointee.pages.note(address)
     if translation.shift > 12, translation.shift < 63 {
       TranslationCache.noteLargePage(dataContext, address: address, shift: translation.shift)
     }

@@ -23,7 +23,10 @@ enum StateLayout {
   static let returnStackBase = HostAddress(.rbp, displacement(\.returnStackBase))
   static let returnStackLimit = HostAddress(.rbp, displacement(\.returnStackLimit))
   static let guestFloatControl = HostAddress(.rbp, displacement(\.guestFloatControl))
-  static let hostFloatControl = HostAddress(.rbp, displacement(\.hostFloatControl))
+  static let floatFlags = HostAddress(.rbp, displacement(\.floatingPointFlags))
+  private static let flagsOfHost = displacement(\.flagsOfHost)
+  /// The guest's flags for the host's in a register.
+  static func flagsOfHost(_ host: HostRegister) -> HostAddress { HostAddress(.rbp, index: host, flagsOfHost) }
   static let slowValue = HostAddress(.rbp, displacement(\.slowValue))
   static let isFloatReady = HostAddress(.rbp, displacement(\.isFloatReady))
   static let singleBox = HostAddress(.rbp, displacement(\.singleBox))
