@@ -203,6 +203,8 @@ extension BlockTranslator {
     case .csrrs where i.immediate == Self.fflags && i.rs1 == 0: emitFlagsRead(step)
     case .csrrw where i.immediate == Self.fflags, .csrrwi where i.immediate == Self.fflags: emitFlagsWrite(step)
 
+    case .csrrw, .csrrs, .csrrc, .csrrwi, .csrrsi, .csrrci: emitControlRegister(step)
+
     default:
       if i.operation.effects.contains(.usesFloatingPoint) {
         emitFloat(step)
