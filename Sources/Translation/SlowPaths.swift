@@ -38,7 +38,9 @@ extension Translator {
     settle(site)
     let width = 1 << Int(site.widthShift)
     if site.isStore {
-      guard hart.storeSlowly(address, width: width, state.pointee.slowValue) else { return leaveForTrap() }
+      guard hart.storeSlowly(address, width: width, state.pointee.slowValue & ~0 >> UInt64(64 - 8 * width)) else {
+        return leaveForTrap()
+      }
       if hart.attention.load(ordering: .relaxed) != 0 {
         state.pointee.pc &+= site.length
         state.pointee.remaining &-= 1
