@@ -34,6 +34,8 @@ public final class Hart: @unchecked Sendable {
 
   /// What runs guest code in place of the interpreter; set before the hart runs.
   package var engine: (any ExecutionEngine)?
+  /// Called on the hart's thread after each stretch, between two instructions; set before the hart runs.
+  package var afterStretch: (() -> Void)?
   /// What stands for the entry points of a page that the engine hasn't looked at.
   package var absentEntryPoints: UnsafeMutablePointer<UInt32>?
 
@@ -231,6 +233,9 @@ public final class Hart: @unchecked Sendable {
 
   public var lifecycle: Lifecycle { Lifecycle(rawValue: lifecycleState.load(ordering: .acquiring)) ?? .stopped }
 
+  /// Whether guest code may be executing now, as opposed to sleeping or not running at all.
+  package var isAwake: Bool { isExecuting.load(ordering: .relaxed) }
+
   /// Starts a stopped hart at `address` in `privilege` with a0 = its identifier and a1 = `argument`, translation off and
   /// supervisor interrupts disabled (SBI 2.0, 9.1). False when it isn't stopped.
   public func start(at address: UInt64, privilege: Privilege, argument: UInt64) -> Bool {
@@ -390,6 +395,7 @@ public final class Hart: @unchecked Sendable {
       }
       takeInterrupt()
       if let engine { engine.execute(budget) } else { interpret(budget) }
+      if let afterStretch { afterStretch() }
     }
   }
 

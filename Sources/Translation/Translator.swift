@@ -22,6 +22,8 @@ package final class Translator: ExecutionEngine {
   private let threshold: UInt8
   /// Counts the pages whose translations were dropped.
   private(set) var forgottenPages: UInt64 = 0
+  private var flushCount = 0
+  private var entryCount = 0
   private var pages: [PageTranslations] = []
   /// The entry points of a page that has none.
   private let absentPage: PageTranslations
@@ -105,6 +107,7 @@ package final class Translator: ExecutionEngine {
       state.pointee.remaining = remaining
       state.pointee.horizon = state.pointee.retired &+ UInt64(remaining)
       state.pointee.pageBase = base
+      entryCount &+= 1
       let reason = ExitReason(rawValue: enter(state, UInt(target)))
       remaining = state.pointee.remaining
       state.pointee.retired = state.pointee.horizon &- UInt64(bitPattern: remaining)
@@ -172,8 +175,32 @@ package final class Translator: ExecutionEngine {
 
   /// Begins anew with an empty code memory.
   private func flush() {
+    flushCount += 1
     for page in pages { page.clear(UInt32(truncatingIfNeeded: thunks.exitDispatch)) }
     block.clear(from: firstBlock)
+  }
+
+  // MARK: what is measured
+
+  /// What it has done since the machine was new, and what it holds now. While the hart doesn't run.
+  package var metrics: TranslationMetrics {
+    TranslationMetrics(
+      blocks: block.translatedBlocks, instructions: block.translatedInstructions,
+      codeBytes: block.assembler.cursor - code.writable, codeLimit: code.count, flushes: flushCount,
+      pages: pages.count, pageBytes: pages.count * PageTranslations.byteCount,
+      forgottenPages: Int(forgottenPages), entries: entryCount)
+  }
+
+  /// Has the translator note what its code is made of, from now on. Before the hart runs.
+  package func keepMap() -> CodeMap {
+    if let map = block.map { return map }
+    let map = CodeMap(state)
+    map.places.pointee.shared = UInt64(code.executable)
+    map.places.pointee.calls = UInt64(thunks.slowAccess)
+    map.places.pointee.blocks = UInt64(code.executable) + UInt64(firstBlock - code.writable)
+    map.places.pointee.end = UInt64(code.executable) + UInt64(code.count)
+    block.map = map
+    return map
   }
 }
 
@@ -183,7 +210,7 @@ struct PageTranslations {
   let entryPoints: UnsafeMutablePointer<UInt32>
   static let none: Int32 = -1
 
-  private static let byteCount = CodePage.slotCount * 5 + 4
+  static let byteCount = CodePage.slotCount * 5 + 4
 
   init(_ entryPoints: UnsafeMutablePointer<UInt32>) { self.entryPoints = entryPoints }
 
