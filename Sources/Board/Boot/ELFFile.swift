@@ -126,7 +126,7 @@ public struct ELFFile {
         let size = reader.little(at + 16, as: UInt64.self), section != 0, section != 0xFFF1, kind & 0xF <= 2,
         UInt64(nameOffset) < table.stringsSize,
         let name = reader.string(table.strings + UInt64(nameOffset), limit: 4096), !name.isEmpty,
-        !name.hasPrefix("$"), !name.hasPrefix(".L")
+        SymbolTable.isMeant(name)
       else { return nil }
       let isCode = kind & 0xF != 1 && executable.contains { value &- $0.virtualAddress < $0.memorySize }
       return Symbol(name: name, value: value, size: size, isCode: isCode)

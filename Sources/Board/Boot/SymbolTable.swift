@@ -44,13 +44,20 @@ public struct SymbolTable: Sendable {
       guard fields.count >= 3, fields[1].count == 1,
         let address = UInt64(String(decoding: fields[0], as: UTF8.self), radix: 16)
       else { throw BootError(.data, "\(file.name): neither an ELF file nor a list of symbols (System.map)") }
-      // Zero stands for an address that isn't shown to everybody; $x and .L are the tools' own.
-      guard address != 0, fields[2].first != 0x24, !fields[2].starts(with: [0x2E, 0x4C]) else { continue }
+      let name = String(decoding: fields[2], as: UTF8.self)
+      // Zero stands for an address that isn't shown to everybody.
+      guard address != 0, Self.isMeant(name) else { continue }
       let isCode = [0x74, 0x54, 0x77, 0x57].contains(fields[1].first)
-      entries.append(
-        Entry(start: address, end: address, name: isCode ? String(decoding: fields[2], as: UTF8.self) : nil))
+      entries.append(Entry(start: address, end: address, name: isCode ? name : nil))
     }
     self.init(entries)
+  }
+
+  /// Whether a person gave the name, as opposed to tools: $x and $d mark code and data (RISC-V ELF, mapping symbols), .L
+  /// labels of the assembler's.
+  static func isMeant(_ name: String) -> Bool {
+    !name.hasPrefix(".L") && name != "$x" && name != "$d" && !name.hasPrefix("$x.") && !name.hasPrefix("$d.")
+      && !name.hasPrefix("$xrv")
   }
 
   /// Sorts; of several at one address the first named one stays. What doesn't say where it ends does so at the next.
