@@ -364,7 +364,14 @@ public final class Hart: @unchecked Sendable {
   /// Runs guest code on the calling thread until a pause is requested or `limit` more instructions have retired. A
   /// hart that is stopped or waits for an interrupt sleeps in here.
   public func run(limit: UInt64? = nil) -> Exit {
+    // The engine is looked at once: in the loop, references would be counted at each turn.
+    guard let engine else { return run(limit: limit, stretch: Self.stretch) { interpret($0) } }
+    return run(limit: limit, stretch: Self.engineStretch) { engine.execute($0) }
+  }
+
+  private func run(limit: UInt64?, stretch: Int, _ execute: (Int) -> Void) -> Exit {
     let end = limit.map { state.pointee.retired &+ $0 }
+    let afterStretch = self.afterStretch
     isExecuting.store(true, ordering: .sequentiallyConsistent)
     defer { isExecuting.store(false, ordering: .sequentiallyConsistent) }
     while true {
@@ -378,7 +385,7 @@ public final class Hart: @unchecked Sendable {
         continue
       }
       applyPendingStart()
-      var budget = engine == nil ? Self.stretch : Self.engineStretch
+      var budget = stretch
       if let end {
         let left = end &- state.pointee.retired
         if left == 0 || left > UInt64(Int64.max) { return .instructionLimit }
@@ -394,7 +401,7 @@ public final class Hart: @unchecked Sendable {
         if lifecycle == .suspended { lifecycleState.store(Lifecycle.started.rawValue, ordering: .releasing) }
       }
       takeInterrupt()
-      if let engine { engine.execute(budget) } else { interpret(budget) }
+      execute(budget)
       if let afterStretch { afterStretch() }
     }
   }

@@ -10,8 +10,8 @@ import RISCV
 /// direct; any other jump looks the target's page up among the remembered fetch translations, and goes through that
 /// page's table of entry points. So neither a change of mappings nor of code has links to undo.
 package final class Translator: ExecutionEngine {
-  /// The hart holds its engine.
-  unowned(unsafe) let hart: Hart
+  /// The hart holds its engine. Functions of the run loop are handed the hart, for each use of this one would count.
+  let hart: Unmanaged<Hart>
   let state: UnsafeMutablePointer<HartState>
   private let code: CodeMemory
   private let thunks: Thunks
@@ -42,7 +42,7 @@ package final class Translator: ExecutionEngine {
   ///   - codeSize: bytes of code memory, a multiple of the page size and at least 1 MiB.
   package init(_ hart: Hart, threshold: Int, codeSize: Int) throws {
     try HostInstructions.check()
-    self.hart = hart
+    self.hart = .passUnretained(hart)
     state = hart.state
     hostToPhysical = hart.memory.base.rawValue &- UInt64(UInt(bitPattern: hart.memory.host))
     self.threshold = UInt8(max(1, min(255, threshold)))
@@ -67,7 +67,9 @@ package final class Translator: ExecutionEngine {
 
   // MARK: running
 
-  package func execute(_ budget: Int) {
+  package func execute(_ budget: Int) { hart._withUnsafeGuaranteedRef { execute($0, budget) } }
+
+  private func execute(_ hart: Hart, _ budget: Int) {
     state.pointee.translator = Unmanaged.passUnretained(self).toOpaque()
     state.pointee.hostToPhysical = hostToPhysical
     var remaining = Int64(budget)
@@ -79,12 +81,12 @@ package final class Translator: ExecutionEngine {
         guard hart.fetchPage(pc) != nil else {
           hart.takeTrap(state.pointee.trapCause, state.pointee.trapValue)
           remaining -= 1
-          if mustLeave { return }
+          if mustLeave(hart) { return }
           continue
         }
         if hart.isFetchConfined {
-          interpret(1, &remaining)
-          if mustLeave { return }
+          interpret(hart, 1, &remaining)
+          if mustLeave(hart) { return }
           continue
         }
       }
@@ -97,8 +99,8 @@ package final class Translator: ExecutionEngine {
         let heat = translations.heat[index]
         if heat < threshold - 1 {
           translations.heat[index] = heat + 1
-          interpret(Int(remaining), &remaining, untilJump: true)
-          if mustLeave { return }
+          interpret(hart, Int(remaining), &remaining, untilJump: true)
+          if mustLeave(hart) { return }
           continue
         }
         if block.assembler.cursor >= end || block.isFull { flush() }
@@ -114,16 +116,32 @@ package final class Translator: ExecutionEngine {
       collectFloatingPointFlags()
       switch reason {
       case .dispatch: break
-      case .budget: interpret(Int(remaining), &remaining)
-      case .interpretOne where remaining > 0: interpret(1, &remaining)
-      case .interpretOn: interpret(Int(remaining), &remaining, untilJump: true)
+      case .budget: interpret(hart, Int(remaining), &remaining)
+      case .interpretOne where remaining > 0: interpret(hart, 1, &remaining)
+      case .interpretOn: interpret(hart, Int(remaining), &remaining, untilJump: true)
+      case .ungrouped: if !addUngroupedBlock() { interpret(hart, Int(remaining), &remaining, untilJump: true) }
       default: break
       }
-      if reason != .dispatch, mustLeave { return }
+      if reason != .dispatch, mustLeave(hart) { return }
     }
   }
 
-  private func interpret(_ count: Int, _ remaining: inout Int64, untilJump: Bool = false) {
+  /// Translates the block at pc without access groups, and leads the jump there that came here for it.
+  /// False where the page isn't known any more or memory is full.
+  private func addUngroupedBlock() -> Bool {
+    let pc = state.pointee.pc
+    let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
+    guard entry.pointee.tag == pc & TranslationCache.pageMask, let page = entry.pointee.page,
+      let entryPoints = page.pointee.entryPoints, block.assembler.cursor < end, !block.isFull,
+      let jump = UnsafeMutablePointer<UInt8>(bitPattern: Int(state.pointee.slowValue) &- code.executableOffset)
+    else { return false }
+    let index = Int(pc & 0xFFF) >> 1
+    let start = block.translate(page, PageTranslations(entryPoints), index, isGrouping: false)
+    block.assembler.fill(Assembler.Patch(location: jump), UInt(start))
+    return true
+  }
+
+  private func interpret(_ hart: Hart, _ count: Int, _ remaining: inout Int64, untilJump: Bool = false) {
     guard count > 0 else { return }
     let before = state.pointee.retired
     hart.interpret(count, untilJump: untilJump)
@@ -132,7 +150,7 @@ package final class Translator: ExecutionEngine {
   }
 
   /// Whether the run loop has something to do before the next instruction.
-  var mustLeave: Bool {
+  func mustLeave(_ hart: Hart) -> Bool {
     hart.attention.load(ordering: .relaxed) != 0 || state.pointee.isWaiting || hart.deliverableInterrupts() != 0
   }
 

@@ -4,7 +4,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <execinfo.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -55,77 +54,61 @@ int posix_memalign(void **place, size_t alignment, size_t size) {
     return 0;
 }
 
-// The Swift runtime's reference counting, which may expect more registers to be kept than C does.
+// The Swift runtime's reference counting: the program's own functions of these names come before the runtime's. (The hooks
+// that the runtime has for tools break strings on other threads in Swift 6.3.) Where these functions have C's calling
+// convention: on x86-64.
 
-#define KEEP __attribute__((preserve_most))
-typedef void *(*KEEP retain_function)(void *);
-typedef void (*KEEP release_function)(void *);
-typedef void *(*KEEP retain_n_function)(void *, uint32_t);
-typedef void (*KEEP release_n_function)(void *, uint32_t);
+#if defined(__x86_64__)
 
-static atomic_bool *is_looked_at;
-static retain_function next_retain;
-static release_function next_release;
-static retain_n_function next_retain_n;
-static release_n_function next_release_n;
-
-KEEP static void *count_retain(void *object) {
-    if (is_counting) note(&result.retains);
-    return next_retain(object);
+static void *next(void **known, const char *name) {
+    void *function = __atomic_load_n(known, __ATOMIC_RELAXED);
+    if (!function) __atomic_store_n(known, function = dlsym(RTLD_NEXT, name), __ATOMIC_RELAXED);
+    return function;
 }
 
-KEEP static void count_release(void *object) {
-    if (is_counting) note(&result.releases);
-    next_release(object);
-}
-
-KEEP static void *count_retain_n(void *object, uint32_t count) {
-    if (is_counting) note(&result.retains);
-    return next_retain_n(object, count);
-}
-
-KEEP static void count_release_n(void *object, uint32_t count) {
-    if (is_counting) note(&result.releases);
-    next_release_n(object, count);
-}
-
-int counting_is_possible(void) {
-    static atomic_int known;
-    if (known) return known - 1;
-    // swift/stdlib/public/runtime/HeapObject.cpp: function pointers for tools, looked at where the flag says so.
-    is_looked_at = dlsym(RTLD_DEFAULT, "_swift_enableSwizzlingOfAllocationAndRefCountingFunctions_forInstrumentsOnly");
-    retain_function *retain = dlsym(RTLD_DEFAULT, "_swift_retain");
-    release_function *release = dlsym(RTLD_DEFAULT, "_swift_release");
-    retain_n_function *retain_n = dlsym(RTLD_DEFAULT, "_swift_retain_n");
-    release_n_function *release_n = dlsym(RTLD_DEFAULT, "_swift_release_n");
-    if (!is_looked_at || !retain || !release || !retain_n || !release_n) {
-        known = 1;
-        return 0;
+#define FORWARD(result_type, name, counter, parameters, arguments)                                                     \
+    result_type name parameters {                                                                                      \
+        static void *known;                                                                                            \
+        if (is_counting) note(&result.counter);                                                                        \
+        return ((result_type(*) parameters)next(&known, #name))arguments;                                              \
     }
-    next_retain = *retain;
-    next_release = *release;
-    next_retain_n = *retain_n;
-    next_release_n = *release_n;
-    *retain = count_retain;
-    *release = count_release;
-    *retain_n = count_retain_n;
-    *release_n = count_release_n;
-    known = 2;
-    return 1;
+
+FORWARD(void *, swift_retain, retains, (void *object), (object))
+FORWARD(void *, swift_retain_n, retains, (void *object, uint32_t count), (object, count))
+FORWARD(void, swift_release, releases, (void *object), (object))
+FORWARD(void, swift_release_n, releases, (void *object, uint32_t count), (object, count))
+FORWARD(void *, swift_bridgeObjectRetain, retains, (void *object), (object))
+FORWARD(void *, swift_bridgeObjectRetain_n, retains, (void *object, int count), (object, count))
+FORWARD(void, swift_bridgeObjectRelease, releases, (void *object), (object))
+FORWARD(void, swift_bridgeObjectRelease_n, releases, (void *object, int count), (object, count))
+FORWARD(void *, swift_unownedRetainStrong, retains, (void *object), (object))
+
+// Nothing to count where the reference is nil.
+void *swift_weakLoadStrong(void *reference) {
+    static void *known;
+    void *object = ((void *(*)(void *))next(&known, "swift_weakLoadStrong"))(reference);
+    if (is_counting && object) note(&result.retains);
+    return object;
 }
+
+int counting_is_possible(void) { return dlsym(RTLD_NEXT, "swift_retain") != NULL; }
+
+#else
+
+int counting_is_possible(void) { return 0; }
+
+#endif
 
 void counting_begin(void) {
     memset(&result, 0, sizeof result);
     // The first backtrace loads a library.
     void *warm[2];
     backtrace(warm, 2);
-    atomic_store(is_looked_at, 1);
     is_counting = 1;
 }
 
 struct counting_result counting_end(void) {
     is_counting = 0;
-    atomic_store(is_looked_at, 0);
     return result;
 }
 

@@ -17,15 +17,20 @@ private func encode(
 struct RunLoopCountTests {
   static let engines: [EngineChoice] = [.interpreter, .translator(threshold: 1)]
 
-  /// Runs the program for a while, then counts for as long again.
+  /// Runs the program for a while, then counts for as long again, beside what a run of nothing takes.
   private func expectNothing(
     _ harness: TranslationHarness, instructions: UInt64 = 300_000, location: SourceLocation = #_sourceLocation
   ) {
     let hart = harness.hart
     _ = hart.run(limit: instructions)
     counting_begin()
+    _ = hart.run(limit: 0)
+    let entry = counting_end()
+    counting_begin()
     _ = hart.run(limit: instructions)
     var result = counting_end()
+    result.retains &-= entry.retains
+    result.releases &-= entry.releases
     let counts = "allocations \(result.allocations), retains \(result.retains), releases \(result.releases)"
     let stack = withUnsafeBytes(of: &result.stack) { stack in
       stack.bindMemory(to: UInt.self).prefix { $0 != 0 }.map { String(cString: counting_name($0)) }
@@ -98,6 +103,7 @@ struct RunLoopCountTests {
         encode(.csrrs, rd: 30, 0xC01), encode(.addi, rd: 30, rs1: 30, 50), encode(.csrrw, rs1: 30, 0x14D),
         encode(.addi, rd: 29, rs1: 29, 1), encode(.mret),
       ], at: TranslationHarness.handler)
+    hart.writeCSR(0x30A, 1 << 63)
     hart.writeCSR(0x14D, 0)
     hart.writeCSR(0x304, 1 << 5)
     hart.writeCSR(0x300, 1 << 3)

@@ -1,5 +1,5 @@
-// Counts what a thread allocates, retains and releases. In C because it stands in for malloc, and because the Swift
-// runtime calls it in its own calling convention.
+// Counts what a thread allocates, retains and releases. In C because its functions stand in for the C library's and
+// the Swift runtime's.
 #ifndef YADORI_COUNTING_SUPPORT_H
 #define YADORI_COUNTING_SUPPORT_H
 
@@ -14,7 +14,7 @@ struct counting_result {
     uintptr_t stack[24];
 };
 
-/// Whether the Swift runtime lets its functions be counted. 0 or 1.
+/// Whether the Swift runtime's functions can be counted here. 0 or 1.
 int counting_is_possible(void);
 
 /// Begins to count on the calling thread.
