@@ -13,8 +13,10 @@ extension Hart {
     if kind == .store, let watchedRange, watchedRange.lowerBound >> 12 == page >> 12 { return }
     let virtualPage = address & TranslationCache.pageMask
     let entries = kind == .store ? state.pointee.writeEntries : state.pointee.readEntries
-    entries[Int(address >> 12 & TranslationCache.indexMask)] = TranslationEntry(
+    let entry = TranslationEntry(
       tag: virtualPage, addend: UInt64(UInt(bitPattern: bytes.baseAddress!)) &- virtualPage)
+    entries[Int(address >> 12 & TranslationCache.indexMask)] = entry
+    entries[TranslationCache.secondSlot(address)] = entry
     if translation.shift > 12, translation.shift < 63 {
       TranslationCache.noteLargePage(dataContext, address: address, shift: translation.shift)
     }

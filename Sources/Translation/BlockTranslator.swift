@@ -323,6 +323,12 @@ struct BlockTranslator {
 
   // MARK: what stands behind the block
 
+  /// The check of an access that fails: its jump, and where to try again with the address in rax.
+  struct Miss {
+    var jump: Assembler.Patch
+    var retry: Assembler.Label
+  }
+
   enum Deferred {
     /// The block is entered with too few instructions left.
     case budget(Assembler.Patch)
@@ -333,19 +339,19 @@ struct BlockTranslator {
     case farMiss(Assembler.Patch, Int32)
     case returnStackFull(Assembler.Patch, Assembler.Label)
     /// A call of a slow path, then back.
-    case slowLoad(Assembler.Patch, UInt32, HostRegister, Assembler.Label)
+    case slowLoad(Miss, UInt32, HostRegister, Assembler.Label)
     /// The value to store is in a register; nil: in memory at the address.
-    case slowStore(Assembler.Patch, UInt32, HostRegister?, HostAddress, Assembler.Label)
+    case slowStore(Miss, UInt32, HostRegister?, HostAddress, Assembler.Label)
     /// The check of a group: the number of its bytes; where in the page and with how many instructions to give back the
     /// block is left; whether the check holds the first address less the page's in rax, or else the address.
-    case prepare(Assembler.Patch, UInt32, Int32, Int, Int, isDistance: Bool, Assembler.Label)
+    case prepare(Miss, UInt32, Int32, Int, Int, isStore: Bool, isDistance: Bool, Assembler.Label)
     /// Prepares floating point, then back; or the interpreter goes on.
     case floatReady(Assembler.Patch, Int, Int, Assembler.Label)
     case executeOne(Assembler.Patch, UInt32, Assembler.Label)
     /// A floating-point load's slow path: its bits go to xmm0.
-    case slowFloatLoad(Assembler.Patch, UInt32, Assembler.Label)
+    case slowFloatLoad(Miss, UInt32, Assembler.Label)
     /// A floating-point store's slow path.
-    case slowFloatStore(Assembler.Patch, UInt32, VectorRegister, Assembler.Label)
+    case slowFloatStore(Miss, UInt32, VectorRegister, Assembler.Label)
     /// Puts the canonical NaN into a register.
     case notANumber(Assembler.Patch, VectorRegister, isSingle: Bool, Assembler.Label)
   }
@@ -371,10 +377,17 @@ struct BlockTranslator {
     }
   }
 
-  /// Calls the slow path of an access; the check has left the address less that of the entry's page in rax, and the
-  /// entry's place in rcx.
+  /// Tries the second table. The check has left the address, or its distance from the entry's page, in rax, and the
+  /// entry's place in rcx; where that table doesn't know, the address is in rax.
+  private mutating func emitRefill(_ miss: Miss, isStore: Bool, isDistance: Bool = true) {
+    assembler.fillHere(miss.jump)
+    if isDistance { assembler.arithmetic(.add, .rax, HostAddress(.rcx, 0)) }
+    assembler.call(isStore ? thunks.refillWrite : thunks.refillRead)
+    assembler.jump(miss.retry, if: .equal)
+  }
+
+  /// Calls the slow path of an access to the address in rax.
   private mutating func emitSlowAccess(_ site: UInt32) {
-    assembler.arithmetic(.add, .rax, HostAddress(.rcx, 0))
     assembler.moveImmediate(.rcx, UInt64(site))
     assembler.call(thunks.slowAccess)
   }
@@ -404,32 +417,29 @@ struct BlockTranslator {
       assembler.fillHere(patch)
       assembler.load(.rsp, StateLayout.returnStackBase)
       assembler.jump(back)
-    case .slowLoad(let patch, let site, let register, let back):
-      assembler.fillHere(patch)
+    case .slowLoad(let miss, let site, let register, let back):
+      emitRefill(miss, isStore: false)
       emitSlowAccess(site)
       if register != .rax { assembler.move(register, .rax) }
       assembler.jump(back)
-    case .slowStore(let patch, let site, let register, let place, let back):
-      assembler.fillHere(patch)
-      assembler.arithmetic(.add, .rax, HostAddress(.rcx, 0))
+    case .slowStore(let miss, let site, let register, let place, let back):
+      emitRefill(miss, isStore: true)
       if register == nil { assembler.load(.rcx, place) }
       assembler.store(StateLayout.slowValue, register ?? .rcx)
-      assembler.moveImmediate(.rcx, UInt64(site))
-      assembler.call(thunks.slowAccess)
+      emitSlowAccess(site)
       assembler.jump(back)
-    case .slowFloatStore(let patch, let site, let register, let back):
-      assembler.fillHere(patch)
+    case .slowFloatStore(let miss, let site, let register, let back):
+      emitRefill(miss, isStore: true)
       assembler.store(StateLayout.slowValue, register, .double)
       emitSlowAccess(site)
       assembler.jump(back)
-    case .slowFloatLoad(let patch, let site, let back):
-      assembler.fillHere(patch)
+    case .slowFloatLoad(let miss, let site, let back):
+      emitRefill(miss, isStore: false)
       emitSlowAccess(site)
       assembler.move(.xmm0, .rax)
       assembler.jump(back)
-    case .prepare(let patch, let site, let span, let offset, let count, let isDistance, let retry):
-      assembler.fillHere(patch)
-      if isDistance { assembler.arithmetic(.add, .rax, HostAddress(.rcx, 0)) }
+    case .prepare(let miss, let site, let span, let offset, let count, let isStore, let isDistance, let retry):
+      emitRefill(miss, isStore: isStore, isDistance: isDistance)
       // Accesses across the page's end don't match either, and never will.
       assembler.move(.rcx, .rax, .long)
       assembler.arithmetic(.and, .rcx, immediate: 0xFFF, .long)

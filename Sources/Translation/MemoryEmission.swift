@@ -119,13 +119,17 @@ extension BlockTranslator {
       assembler.load(.rax, StateLayout.integer(group.base))
       if low != 0 { assembler.arithmetic(.add, .rax, immediate: low) }
     }
+    let again = assembler.here
     emitEntry(of: .rax, entries)
     let distance = isPinned ? HostRegister.rax : .rdx
     if !isPinned { assembler.move(.rdx, .rax) }
     assembler.arithmetic(.sub, distance, HostAddress(.rcx, 0))
     assembler.arithmetic(.compare, distance, immediate: 4096 - span)
     let missing = assembler.jump(if: .above)
-    postpone(.prepare(missing, description, span, step.offset, uncounted, isDistance: isPinned, retry))
+    postpone(
+      .prepare(
+        Miss(jump: missing, retry: again), description, span, step.offset, uncounted, isStore: group.isStore,
+        isDistance: isPinned, retry))
     assembler.load(.rdx, HostAddress(.rcx, 8))
     if !isPinned { assembler.arithmetic(.add, .rdx, .rax) }
     if group.slot >= 0 { assembler.store(StateLayout.groupSlot(Int(group.slot)), .rdx) }
@@ -138,11 +142,20 @@ extension BlockTranslator {
     assembler.arithmetic(.add, .rcx, entries)
   }
 
+  /// Compares the address in rax, whose distance from the entry's page it leaves there.
+  private mutating func emitCheck(_ entries: HostAddress, _ lastFit: Int32) -> Miss {
+    let retry = assembler.here
+    emitEntry(of: .rax, entries)
+    assembler.arithmetic(.sub, .rax, HostAddress(.rcx, 0))
+    assembler.arithmetic(.compare, .rax, immediate: lastFit)
+    return Miss(jump: assembler.jump(if: .above), retry: retry)
+  }
+
   /// What `locate` says: the host address of an access; the jump that is taken where the page isn't known, with the
   /// address less that of the entry's page in rax and the entry's place in rcx; and a register that is free.
   private struct Location {
     var place: HostAddress
-    var missing: Assembler.Patch?
+    var missing: Miss?
     var free: HostRegister
   }
 
@@ -168,10 +181,7 @@ extension BlockTranslator {
     if let base = PinnedRegisters.host(i.rs1) {
       let offset = Int32(i.immediate)
       if offset != 0 { assembler.loadAddress(.rax, HostAddress(base, offset)) } else { assembler.move(.rax, base) }
-      emitEntry(of: .rax, entries)
-      assembler.arithmetic(.sub, .rax, HostAddress(.rcx, 0))
-      assembler.arithmetic(.compare, .rax, immediate: lastFit)
-      let missing = assembler.jump(if: .above)
+      let missing = emitCheck(entries, lastFit)
       assembler.load(.rcx, HostAddress(.rcx, 8))
       return Location(place: HostAddress(.rcx, index: base, offset), missing: missing, free: .rax)
     }
@@ -183,10 +193,7 @@ extension BlockTranslator {
       readInto(.rax, i.rs1)
       if i.immediate != 0 { assembler.arithmetic(.add, .rax, immediate: Int32(i.immediate)) }
     }
-    emitEntry(of: .rax, entries)
-    assembler.arithmetic(.sub, .rax, HostAddress(.rcx, 0))
-    assembler.arithmetic(.compare, .rax, immediate: lastFit)
-    let missing = assembler.jump(if: .above)
+    let missing = emitCheck(entries, lastFit)
     assembler.arithmetic(.add, .rax, HostAddress(.rcx, 0))
     assembler.arithmetic(.add, .rax, HostAddress(.rcx, 8))
     return Location(place: HostAddress(.rax), missing: missing, free: .rcx)

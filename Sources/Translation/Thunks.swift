@@ -22,6 +22,10 @@ struct Thunks {
   private(set) var exitAbsolute: Assembler.Label = 0
   /// A guest return whose address isn't what the host's stack has on top.
   private(set) var returnMiss: Assembler.Label = 0
+  /// Looks the address in rax up in the second table, for the first table's entry at rcx. The flags say equal where the
+  /// entry was filled: the access should be tried again. Changes no register.
+  private(set) var refillRead: Assembler.Label = 0
+  private(set) var refillWrite: Assembler.Label = 0
   private(set) var slowAccess: Assembler.Label = 0
   private(set) var prepareAccess: Assembler.Label = 0
   private(set) var executeOne: Assembler.Label = 0
@@ -35,6 +39,8 @@ struct Thunks {
     emitExits(&a)
     emitReturnMiss(&a)
     emitEnter(&a)
+    refillRead = emitRefill(&a, StateLayout.readEntries)
+    refillWrite = emitRefill(&a, StateLayout.writeEntries)
     slowAccess = emitCall(&a, unsafeBitCast(slowAccessFunction, to: UInt.self))
     prepareAccess = emitCall(&a, unsafeBitCast(prepareAccessFunction, to: UInt.self))
     executeOne = emitCall(&a, unsafeBitCast(executeOneFunction, to: UInt.self))
@@ -66,6 +72,40 @@ struct Thunks {
     let skip = a.jump(if: .equal)
     body(&a)
     a.fillHere(skip)
+  }
+
+  private func emitRefill(_ a: inout Assembler, _ entries: HostAddress) -> Assembler.Label {
+    let label = a.here
+    a.push(.rdx)
+    a.push(.rsi)
+    a.move(.rdx, .rax)
+    a.shift(.right, .rdx, by: 12)
+    a.move(.rsi, .rdx)
+    a.shift(.right, .rsi, by: 12)
+    a.xor(.rsi, .rdx)
+    a.arithmetic(.and, .rsi, immediate: Int32(TranslationCache.secondCount - 1), .long)
+    a.shift(.left, .rsi, by: 4, .long)
+    a.arithmetic(.add, .rsi, entries)
+    a.shift(.left, .rdx, by: 12)
+    // Known already: the access crosses the page's end.
+    a.arithmetic(.compare, .rdx, HostAddress(.rcx, 0))
+    let known = a.jump(if: .equal)
+    let second = Int32(TranslationCache.entryCount * MemoryLayout<TranslationEntry>.stride)
+    a.arithmetic(.compare, .rdx, HostAddress(.rsi, second))
+    let missing = a.jump(if: .notEqual)
+    a.store(HostAddress(.rcx, 0), .rdx)
+    a.load(.rdx, HostAddress(.rsi, second + 8))
+    a.store(HostAddress(.rcx, 8), .rdx)
+    a.fillHere(missing)
+    a.pop(.rsi)
+    a.pop(.rdx)
+    a.ret()
+    a.fillHere(known)
+    a.test(.rsp, .rsp)
+    a.pop(.rsi)
+    a.pop(.rdx)
+    a.ret()
+    return label
   }
 
   private mutating func emitMakeFloatReady(_ a: inout Assembler) {
