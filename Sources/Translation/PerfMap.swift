@@ -28,16 +28,23 @@ package final class PerfMap: Sendable {
   /// Writes a line for each block that `translator` makes; `name` gives the symbol of a guest's virtual address. Before
   /// the hart runs.
   package func follow(_ translator: Translator, name: @escaping @Sendable (UInt64) -> String?) {
-    translator.keepMap().onBlock = { [self] block in
+    let map = translator.keepMap()
+    let shared = map.places.pointee
+    add("\(hexadecimal(shared.shared)) \(hexadecimal(shared.blocks - shared.shared)) yadori:shared")
+    map.onBlock = { [self] block in
       let page = block.physicalAddress & ~0xFFF
       let offset = block.physicalAddress & 0xFFF
       var line = "\(hexadecimal(UInt64(block.address))) \(hexadecimal(UInt64(block.byteCount))) "
       line += "guest:0x\(hexadecimal(page))+0x\(hexadecimal(offset))"
       if let name = name(block.virtualAddress) { line += " \(name)" }
-      lines.withLock { lines in
-        lines += Array(line.utf8) + [0x0A]
-        if lines.count >= 4096 { write(&lines) }
-      }
+      add(line)
+    }
+  }
+
+  private func add(_ line: String) {
+    lines.withLock { lines in
+      lines += Array(line.utf8) + [0x0A]
+      if lines.count >= 4096 { write(&lines) }
     }
   }
 
