@@ -65,8 +65,11 @@ static void handle(int signal, siginfo_t *information, void *context) {
     const greg_t *registers = ((const ucontext_t *)context)->uc_mcontext.gregs;
     uint64_t code = (uint64_t)registers[REG_RIP];
     if (code >= map->shared && code < map->end) {
-        if (code >= map->calls && code < map->blocks) code = word((const uint8_t *)registers[REG_RSP]);
         const struct chost_code_place *place = find(map, code);
+        if (code >= map->calls && code < map->blocks) {
+            const uint8_t *stack = (const uint8_t *)registers[REG_RSP];
+            for (int depth = 0; depth < 3 && !place; ++depth) place = find(map, word(stack + 8 * depth));
+        }
         add(sampler, place ? address(sampler, place) : word(sampler->state + sampler->pc), 1);
         return;
     }

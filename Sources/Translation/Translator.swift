@@ -214,7 +214,7 @@ package final class Translator: ExecutionEngine {
     if let map = block.map { return map }
     let map = CodeMap(state)
     map.places.pointee.shared = UInt64(code.executable)
-    map.places.pointee.calls = UInt64(thunks.slowAccess)
+    map.places.pointee.calls = UInt64(thunks.refillRead)
     map.places.pointee.blocks = UInt64(code.executable) + UInt64(firstBlock - code.writable)
     map.places.pointee.end = UInt64(code.executable) + UInt64(code.count)
     block.map = map

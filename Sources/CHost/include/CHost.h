@@ -65,8 +65,8 @@ struct chost_code_map {
     struct chost_code_place *places;
     uint32_t count;
     uint32_t capacity;
-    /// Host code of guest instructions, and before it what all blocks share, of which that from `calls` on calls functions
-    /// with the return address on top of the stack. Below 4 GiB.
+    /// Host code of guest instructions, and before it what all blocks share, of which that from `calls` on is called, with
+    /// the return address at most two words below the top of the stack. Below 4 GiB.
     uint64_t shared, calls, blocks, end;
 };
 
