@@ -91,6 +91,12 @@ public final class Board: @unchecked Sendable {
     connectInterfaces()
   }
 
+  // Devices lead to harts (interrupt wires), and harts to devices (the address space): neither would ever go.
+  deinit {
+    addressSpace.detachAll()
+    for hart in harts { hart.engine = nil }
+  }
+
   /// The busiest windows first: they are looked for in this order.
   private func attachWindows() {
     func attach(_ device: any BusDevice, _ region: MemoryMap.Region) {

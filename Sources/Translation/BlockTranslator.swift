@@ -39,6 +39,11 @@ struct BlockTranslator {
 
   let steps: UnsafeMutablePointer<Step>
   var stepCount = 0
+  /// Told where the code of each instruction is; nil where nobody wants to know.
+  var map: CodeMap?
+  /// Blocks and guest instructions translated since the machine was new.
+  private(set) var translatedBlocks = 0
+  private(set) var translatedInstructions = 0
   /// What is emitted behind the block.
   let deferred: UnsafeMutablePointer<(item: Deferred, unextended: UInt32)>
   var deferredCount = 0
@@ -114,6 +119,7 @@ struct BlockTranslator {
   mutating func clear(from cursor: UnsafeMutablePointer<UInt8>) {
     assembler.cursor = cursor
     waitingCount = 0
+    map?.clear()
   }
 
   /// Whether there is room for another block's jumps.
@@ -142,6 +148,7 @@ struct BlockTranslator {
       translations.entryPoints[index] = start
       resolve(index, start)
     }
+    map?.begin(at: assembler.here, page, offset: index * 2)
     current = 0
     if stepCount > 0 {
       assembler.arithmetic(.sub, PinnedRegisters.remaining, immediate: Int32(stepCount))
@@ -150,6 +157,7 @@ struct BlockTranslator {
     }
     while current < stepCount {
       nextHeld = nil
+      map?.note(assembler.here, offset: steps[current].offset)
       emit(steps[current])
       held = nextHeld
       current += 1
@@ -163,7 +171,11 @@ struct BlockTranslator {
       assembler.moveImmediate(.rax, UInt64(offset))
       assembler.jump(thunks.exitInterpretOne)
     }
+    map?.note(assembler.here, offset: index * 2)
     emitDeferred()
+    map?.end(at: assembler.here)
+    translatedBlocks += 1
+    translatedInstructions += stepCount
     return start
   }
 
