@@ -362,15 +362,15 @@ public final class Hart: @unchecked Sendable {
 
   /// How many instructions run between two looks at timers, interrupts and requests.
   private static let stretch = 4096
-  /// The same for an engine, which gets through one more quickly.
-  private static let engineStretch = 32768
+  /// The same for an engine, which gets through one more quickly. Others wait for this hart's fences that long.
+  package var engineStretch = 32768
 
   /// Runs guest code on the calling thread until a pause is requested or `limit` more instructions have retired. A
   /// hart that is stopped or waits for an interrupt sleeps in here.
   public func run(limit: UInt64? = nil) -> Exit {
     // The engine is looked at once: in the loop, references would be counted at each turn.
     guard let engine else { return run(limit: limit, stretch: Self.stretch) { interpret($0) } }
-    return run(limit: limit, stretch: Self.engineStretch) { engine.execute($0) }
+    return run(limit: limit, stretch: engineStretch) { engine.execute($0) }
   }
 
   private func run(limit: UInt64?, stretch: Int, _ execute: (Int) -> Void) -> Exit {
