@@ -59,7 +59,7 @@ public final class Board: @unchecked Sendable {
     let harts = (0..<configuration.hartCount).map { identifier in
       Hart(identifier: identifier, addressSpace: addressSpace, clock: clock, configuration: configuration.hart)
     }
-    try EngineChoice.install(configuration.engine, on: harts)
+    try EngineChoice.install(configuration.engine, on: harts, beside: loop)
     self.addressSpace = addressSpace
     self.clock = clock
     self.loop = loop
@@ -248,6 +248,8 @@ extension Board: HartEnvironment {
     semihosting.call(hart)
     return true
   }
+
+  public func engineFailed(_ hart: Hart, _ reason: String) { power(.failed(reason)) }
 
   public func watchedStore(_ hart: Hart, at address: PhysicalAddress, width: Int, value: UInt64) {
     hostTarget?.stored(at: address, width: width)

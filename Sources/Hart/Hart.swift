@@ -64,6 +64,10 @@ public final class Hart: @unchecked Sendable {
   var isMemoryOpen = false
   /// An SBI call has set pc anew instead of returning.
   var isBegunAnew = false
+  /// How many traps were taken.
+  package var trapCount: UInt64 = 0
+  /// What is executed on trial; see `rehearse`.
+  var rehearsal: Rehearsal?
 
   /// Interrupt lines from outside and timers, as bits of mip.
   let lines = Atomic<UInt64>(0)

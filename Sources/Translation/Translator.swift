@@ -22,6 +22,8 @@ package final class Translator: ExecutionEngine {
   private let threshold: UInt8
   /// Counts the pages whose translations were dropped.
   private(set) var forgottenPages: UInt64 = 0
+  /// Notes each block that is translated; nil: nobody asks.
+  var ledger: BlockLedger?
   private var pages: [PageTranslations] = []
   /// The entry points of a page that has none.
   private let absentPage: PageTranslations
@@ -101,6 +103,10 @@ package final class Translator: ExecutionEngine {
         }
         if block.assembler.cursor >= end || block.isFull { flush() }
         target = block.translate(page, translations, index)
+        ledger?.add(
+          TranslatedBlock(
+            physical: page.pointee.physical &+ UInt64(index * 2), start: UInt(target), end: block.assembler.here,
+            instructionCount: block.stepCount))
       }
       state.pointee.remaining = remaining
       state.pointee.horizon = state.pointee.retired &+ UInt64(remaining)
@@ -122,16 +128,13 @@ package final class Translator: ExecutionEngine {
 
   private func interpret(_ count: Int, _ remaining: inout Int64, untilJump: Bool = false) {
     guard count > 0 else { return }
-    let before = state.pointee.retired
+    let before = state.pointee.retired &+ hart.trapCount
     hart.interpret(count, untilJump: untilJump)
-    // At least one, that a handler that traps itself can't stay for ever.
-    remaining -= max(1, Int64(bitPattern: state.pointee.retired &- before))
+    // A trap counts as an instruction, that a handler that traps itself can't stay for ever.
+    remaining -= max(1, Int64(bitPattern: state.pointee.retired &+ hart.trapCount &- before))
   }
 
-  /// Whether the run loop has something to do before the next instruction.
-  var mustLeave: Bool {
-    hart.attention.load(ordering: .relaxed) != 0 || state.pointee.isWaiting || hart.deliverableInterrupts() != 0
-  }
+  var mustLeave: Bool { hart.hasReasonToLeave }
 
   /// Moves the exceptions that generated code has met from MXCSR (Intel SDM, volume 1, 10.2.3) to fflags.
   @inline(__always)
@@ -172,6 +175,7 @@ package final class Translator: ExecutionEngine {
 
   /// Begins anew with an empty code memory.
   private func flush() {
+    ledger?.removeAll()
     for page in pages { page.clear(UInt32(truncatingIfNeeded: thunks.exitDispatch)) }
     block.clear(from: firstBlock)
   }
