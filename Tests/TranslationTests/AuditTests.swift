@@ -48,7 +48,7 @@ private func encode(
     #expect(report.contains("before pc 0x80000004 (instruction 19997)"))
     let sum = UInt64(4999 * 5000 / 2)
     let line = report.split(separator: "\n").first { $0.hasPrefix("* x6") }
-    let values = try #require(line).split(separator: " ").suffix(2)
+    let values = try #require(line).split(separator: " ").suffix(2).map(String.init)
     #expect(values == ["0x" + String(sum, radix: 16), "0x" + String(sum ^ 0x10, radix: 16)])
     #expect(report.contains("addi t0, t0, 0x1"))
     #expect(report.contains("host code of the block of 4 instructions"))

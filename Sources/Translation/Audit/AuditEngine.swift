@@ -144,13 +144,14 @@ package final class AuditEngine: ExecutionEngine {
     }
     _ = agree(differing)
     var report = AuditReport(
-      before: before.pointee, interpreted: expected.pointee, translated: hart.state.pointee, pages: rehearsal.pages)
+      interpreted: expected.pointee, translated: hart.state.pointee, pages: rehearsal.pages)
     undo()
-    report.trace = trace(to: differing)
-    difference = report.text(ledger)
-    undo()
+    report.setTrace(trace(to: differing), ledger)
+    _ = rehearse(differing - report.trace.count)
+    let text = report.text(before: expected.pointee)
+    difference = text
     hart.requestPause()
-    hart.environment?.engineFailed(hart, report.text(ledger))
+    hart.environment?.engineFailed(hart, text)
   }
 
   /// The last instructions that the interpreter executes before it has done `count`, the oldest first.

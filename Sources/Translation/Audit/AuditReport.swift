@@ -11,19 +11,30 @@ struct AuditReport {
     var bits: UInt32?
   }
 
-  private let before: HartState
   private let interpreted: HartState
   private let translated: HartState
   private let memory: [String]
-  /// The last instructions before the difference, the oldest first.
-  var trace: [Step] = []
+  /// The last instructions before the difference, the oldest first: from the beginning of `block`, if it was found.
+  private(set) var trace: [Step] = []
+  /// The block that the difference shows behind.
+  private var block: TranslatedBlock?
 
   /// `pages` are those that the interpreter changed; RAM holds what the translator has left.
-  init(before: HartState, interpreted: HartState, translated: HartState, pages: ArraySlice<Rehearsal.Page>) {
-    self.before = before
+  init(interpreted: HartState, translated: HartState, pages: ArraySlice<Rehearsal.Page>) {
     self.interpreted = interpreted
     self.translated = translated
     memory = Self.memoryDifferences(pages)
+  }
+
+  /// Takes the instructions before the difference. The block is the longest that begins among them and ends with them;
+  /// where there is none, the last that begins there.
+  mutating func setTrace(_ steps: [Step], _ ledger: BlockLedger) {
+    let found = steps.enumerated().compactMap { index, step in
+      step.physical.flatMap(ledger.block(at:)).map { (index: index, block: $0) }
+    }
+    let guess = found.first { $0.index + $0.block.instructionCount == steps.count } ?? found.last
+    block = guess?.block
+    trace = Array(steps.dropFirst(guess?.index ?? max(0, steps.count - 16)))
   }
 
   private static let largestWordCount = 32
@@ -36,8 +47,7 @@ struct AuditReport {
         let actual = page.host.load(fromByteOffset: offset, as: UInt64.self)
         guard expected != actual else { continue }
         guard lines.count < largestWordCount else { return lines + ["* and more words of memory"] }
-        let old = page.before.load(fromByteOffset: offset, as: UInt64.self)
-        lines.append(row("[\(hexadecimal(page.physical &+ UInt64(offset)))]", old, expected, actual))
+        lines.append(row("[\(hexadecimal(page.physical &+ UInt64(offset)))]", nil, expected, actual))
       }
     }
     return lines
@@ -49,51 +59,41 @@ struct AuditReport {
     text + String(repeating: " ", count: max(1, width - text.count))
   }
 
-  private static func row(_ name: String, _ old: UInt64, _ expected: UInt64, _ actual: UInt64) -> String {
-    padded((expected == actual ? "  " : "* ") + name, 22) + padded(hexadecimal(old), 20)
+  private static func row(_ name: String, _ old: UInt64?, _ expected: UInt64, _ actual: UInt64) -> String {
+    padded((expected == actual ? "  " : "* ") + name, 22) + padded(old.map(hexadecimal) ?? "", 20)
       + padded(hexadecimal(expected), 20) + hexadecimal(actual)
   }
 
-  /// The block that the difference shows behind: the longest that begins in the trace and ends with it; else the last
-  /// that begins there.
-  private func block(_ ledger: BlockLedger) -> (index: Int, block: TranslatedBlock)? {
-    let found = trace.enumerated().compactMap { index, step in
-      step.physical.flatMap(ledger.block(at:)).map { (index: index, block: $0) }
-    }
-    return found.first { $0.index + $0.block.instructionCount == trace.count } ?? found.last
-  }
-
-  func text(_ ledger: BlockLedger) -> String {
-    let block = block(ledger)
-    let first = min(block?.index ?? trace.count, max(0, trace.count - 16))
+  /// `before` is the state at the beginning of the trace.
+  func text(before: HartState) -> String {
     var lines = [
       "the translator differs from the interpreter before pc \(Self.hexadecimal(interpreted.pc))"
         + " (instruction \(interpreted.retired))"
     ]
     lines += ["", "guest code, in the order in which it was executed:"]
-    for (index, step) in trace.enumerated().dropFirst(first) {
+    for step in trace {
       let bits = step.bits ?? 0
       let text = step.bits.map { Disassembler().text($0, at: step.pc) } ?? "(no instruction can be fetched)"
       let digits = String(bits, radix: 16)
       let width = bits & 3 == 3 ? 8 : 4
-      let mark = index == block?.index ? "> " : "  "
       lines.append(
-        mark + Self.padded(Self.hexadecimal(step.pc), 20)
+        "  " + Self.padded(Self.hexadecimal(step.pc), 20)
           + Self.padded(String(repeating: "0", count: width - min(width, digits.count)) + digits, 10) + text)
     }
     lines += [
       "",
-      Self.padded("  state", 22) + Self.padded("before the stretch", 20) + Self.padded("interpreter", 20)
+      Self.padded("  state", 22) + Self.padded("before", 20) + Self.padded("interpreter", 20)
         + "translator",
     ]
+    let (interpreted, translated) = (interpreted.visibleValues, translated.visibleValues)
     for (index, old) in before.visibleValues.enumerated() {
-      let (expected, actual) = (interpreted.visibleValues[index].value, translated.visibleValues[index].value)
+      let (expected, actual) = (interpreted[index].value, translated[index].value)
       // Integer registers are always of interest, the others where something happened.
       guard old.name.hasPrefix("x") || old.value != expected || expected != actual else { continue }
       lines.append(Self.row(old.name, old.value, expected, actual))
     }
     lines += memory
-    if let block { lines += HostCode.description(block.block) }
+    if let block { lines += HostCode.description(block) }
     return lines.joined(separator: "\n")
   }
 }

@@ -7,7 +7,7 @@ enum HostCode {
   static func description(_ block: TranslatedBlock) -> [String] {
     var lines = [
       "",
-      "host code of the block of \(block.instructionCount) instructions marked >, at 0x\(String(block.start, radix: 16))"
+      "host code of the block of \(block.instructionCount) instructions that begins there, at 0x\(String(block.start, radix: 16))"
         + " (llvm-mc --disassemble --triple=x86_64 reads these lines):",
     ]
     let digits = block.code.map { "0x" + ($0 < 16 ? "0" : "") + String($0, radix: 16) }
