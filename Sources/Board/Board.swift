@@ -54,7 +54,7 @@ public final class Board: @unchecked Sendable {
       hasFlash: configuration.flash.0 != nil)
     memory = try GuestMemory(base: PhysicalAddress(MemoryMap.ramBase), size: configuration.memorySize)
     let addressSpace = AddressSpace(memory: memory)
-    let clock = GuestClock()
+    let clock = GuestClock(slowdown: configuration.engine?.clockSlowdown ?? 1)
     let loop = try EventLoop()
     let harts = (0..<configuration.hartCount).map { identifier in
       Hart(identifier: identifier, addressSpace: addressSpace, clock: clock, configuration: configuration.hart)

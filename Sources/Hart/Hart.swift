@@ -415,7 +415,7 @@ public final class Hart: @unchecked Sendable {
     guard let tick, tick != ~0 else { return HostThread.sleep(on: wakeWord, while: seen, nanoseconds: nil) }
     let now = clock.ticks()
     if tick <= now { return }
-    let wait = min(tick - now, 10 * GuestClock.frequency) * GuestClock.nanosecondsPerTick
+    let wait = min(tick - now, 10 * GuestClock.frequency) * GuestClock.nanosecondsPerTick * clock.slowdown
     HostThread.sleep(on: wakeWord, while: seen, nanoseconds: wait)
   }
 

@@ -76,13 +76,22 @@ package struct HartState {
   package var hostStack: UInt64 = 0
   package var returnStackBase: UInt64 = 0
   package var returnStackLimit: UInt64 = 0
+  /// 1 while the pinned floating-point registers and MXCSR hold the guest's: then mstatus.FS isn't off and frm is
+  /// round-to-nearest-even.
+  package var isFloatReady: UInt8 = 0
   /// MXCSR for generated code, and for Swift.
   package var guestFloatControl: UInt32 = 0x1F80
   package var hostFloatControl: UInt32 = 0x1F80
   /// Added to a host address in RAM gives the guest's physical address.
   package var hostToPhysical: UInt64 = 0
-  /// What a slow path hands to generated code.
+  /// What generated code hands to a slow path (the value of a store), and a slow path to generated code.
   package var slowValue: UInt64 = 0
+  /// Addresses of access groups: see `AccessGroup`. The last is kept for the time of a slow path.
+  package var groupSlots = InlineArray<9, UInt64>(repeating: 0)
+  // Operands of bitwise operations on floating-point registers, 16 bytes each.
+  package var singleBox: InlineArray<2, UInt64> = [0xFFFF_FFFF_0000_0000, 0]
+  package var doubleSign: InlineArray<2, UInt64> = [1 << 63, 0]
+  package var singleSign: InlineArray<2, UInt64> = [1 << 31, 0]
   /// The translator, for the functions that generated code calls; nil where there is none.
   package var translator: UnsafeMutableRawPointer?
 }

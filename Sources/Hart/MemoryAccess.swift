@@ -14,8 +14,10 @@ extension Hart {
     let virtualPage = address & TranslationCache.pageMask
     let entries = kind == .store ? state.pointee.writeEntries : state.pointee.readEntries
     let index = Int(address >> 12 & TranslationCache.indexMask)
-    entries[index] = TranslationEntry(
+    let entry = TranslationEntry(
       tag: virtualPage, addend: UInt64(UInt(bitPattern: bytes.baseAddress!)) &- virtualPage)
+    entries[index] = entry
+    entries[TranslationCache.secondSlot(address)] = entry
     if kind == .store { didRememberStore(index) }
     if translation.shift > 12, translation.shift < 63 {
       TranslationCache.noteLargePage(dataContext, address: address, shift: translation.shift)

@@ -22,7 +22,8 @@ package final class Rehearsal {
   /// Whether it ended before an instruction that can't be executed twice.
   package var hasMetUnrepeatable = false
 
-  /// Stands for the remembered translations of stores, so that the first store to each page is noticed.
+  /// Stands for the remembered translations of stores, so that the first store to each page is noticed. Only the
+  /// interpreter looks here, and not into the second table.
   fileprivate let writeEntries: UnsafeMutablePointer<TranslationEntry>
   private var usedEntries: [Int] = []
   private let memory: GuestMemory
@@ -31,8 +32,8 @@ package final class Rehearsal {
 
   package init(_ memory: GuestMemory) {
     self.memory = memory
-    writeEntries = .allocate(capacity: TranslationCache.entryCount)
-    writeEntries.initialize(repeating: TranslationEntry(tag: ~0, addend: 0), count: TranslationCache.entryCount)
+    writeEntries = .allocate(capacity: TranslationCache.totalCount)
+    writeEntries.initialize(repeating: TranslationEntry(tag: ~0, addend: 0), count: TranslationCache.totalCount)
     let words = Int(memory.size >> 18) + 1
     kept = .allocate(capacity: words)
     kept.initialize(repeating: 0, count: words)

@@ -1,5 +1,6 @@
-/// One remembered data translation. It matches an access when `tag` equals the address with its offset in the page
-/// cleared, except for the bits that natural alignment wants zero: a misaligned access never matches.
+/// One remembered data translation. The interpreter takes it for an access when `tag` equals the address with its offset
+/// in the page cleared, except for the bits that natural alignment wants zero: a misaligned access never matches.
+/// Generated code takes it when the address is `tag` or above it by less than a page, with room for the access's width.
 package struct TranslationEntry {
   package var tag: UInt64
   /// Added to the virtual address gives the host address.
@@ -37,10 +38,25 @@ struct TranslationKey: Equatable {
 package struct TranslationCache {
   package static let entryCount = 1024
   package static let indexMask: UInt64 = 1023
+  /// Behind the entries stand those of a second, larger table, in other places: pages that take each other's entry in
+  /// the first are found there by generated code, without a walk. Their tag is ~0 where they remember nothing.
+  package static let secondCount = 4096
+  static let totalCount = entryCount + secondCount
   static let fetchEntryCount = 1024
   package static let fetchIndexMask: UInt64 = 1023
   package static let pageMask: UInt64 = ~0xFFF
-  private static let invalid = TranslationEntry(tag: ~0, addend: 0)
+
+  /// What stands in a slot that remembers nothing: its tag is of a page that belongs to another slot, and that neither
+  /// equals nor lies within a page below any address that is looked for in this one.
+  private static func invalid(_ slot: Int) -> TranslationEntry {
+    TranslationEntry(tag: UInt64(slot ^ 1) << 12, addend: 0)
+  }
+
+  /// Where the second table's entry for an address is, counted from the first table's begin.
+  @inline(__always)
+  static func secondSlot(_ address: UInt64) -> Int {
+    entryCount + Int((address >> 12 ^ address >> 24) & UInt64(secondCount - 1))
+  }
 
   struct Context {
     var key: TranslationKey
@@ -57,16 +73,22 @@ package struct TranslationCache {
 
   static let contextCount = 8
   private let contexts: UnsafeMutablePointer<Context>
+  /// Both tables' slots, remembering nothing.
+  private let emptyEntries: UnsafeMutablePointer<TranslationEntry>
   private var useCounter: UInt64 = 0
 
   init() {
+    emptyEntries = .allocate(capacity: Self.totalCount)
+    for slot in 0..<Self.entryCount { (emptyEntries + slot).initialize(to: Self.invalid(slot)) }
+    (emptyEntries + Self.entryCount).initialize(
+      repeating: TranslationEntry(tag: ~0, addend: 0), count: Self.secondCount)
     contexts = .allocate(capacity: Self.contextCount)
     for index in 0..<Self.contextCount {
-      let read = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.entryCount)
-      let write = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.entryCount)
+      let read = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.totalCount)
+      let write = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.totalCount)
       let fetch = UnsafeMutablePointer<FetchEntry>.allocate(capacity: Self.fetchEntryCount)
-      read.initialize(repeating: Self.invalid, count: Self.entryCount)
-      write.initialize(repeating: Self.invalid, count: Self.entryCount)
+      read.initialize(from: emptyEntries, count: Self.totalCount)
+      write.initialize(from: emptyEntries, count: Self.totalCount)
       fetch.initialize(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
       (contexts + index).initialize(
         to: Context(
@@ -82,6 +104,7 @@ package struct TranslationCache {
       contexts[index].fetch.deallocate()
     }
     contexts.deallocate()
+    emptyEntries.deallocate()
   }
 
   /// The context for `key`: the one that has it, or the one unused for longest, emptied.
@@ -109,8 +132,8 @@ package struct TranslationCache {
   }
 
   private func clear(_ context: UnsafeMutablePointer<Context>) {
-    context.pointee.read.update(repeating: Self.invalid, count: Self.entryCount)
-    context.pointee.write.update(repeating: Self.invalid, count: Self.entryCount)
+    context.pointee.read.update(from: emptyEntries, count: Self.totalCount)
+    context.pointee.write.update(from: emptyEntries, count: Self.totalCount)
     context.pointee.fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
     context.pointee.largeLow = (0, 0)
     context.pointee.largeHigh = (0, 0)
@@ -146,8 +169,11 @@ package struct TranslationCache {
       }
       let slot = Int(address >> 12 & Self.indexMask)
       let tag = address & Self.pageMask
-      if context.pointee.read[slot].tag == tag { context.pointee.read[slot] = Self.invalid }
-      if context.pointee.write[slot].tag == tag { context.pointee.write[slot] = Self.invalid }
+      if context.pointee.read[slot].tag == tag { context.pointee.read[slot] = Self.invalid(slot) }
+      if context.pointee.write[slot].tag == tag { context.pointee.write[slot] = Self.invalid(slot) }
+      let second = Self.secondSlot(address)
+      if context.pointee.read[second].tag == tag { context.pointee.read[second].tag = ~0 }
+      if context.pointee.write[second].tag == tag { context.pointee.write[second].tag = ~0 }
       let fetchSlot = Int(address >> 12 & Self.fetchIndexMask)
       if context.pointee.fetch[fetchSlot].tag == tag { context.pointee.fetch[fetchSlot].tag = ~0 }
     }

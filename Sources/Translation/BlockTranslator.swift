@@ -21,6 +21,10 @@ struct BlockTranslator {
     var instruction: Instruction
     /// In the page.
     var offset: Int
+    /// The access group it belongs to; -1: none.
+    var group: Int16 = -1
+    /// Where it accesses memory, in bytes from what the base register held when its group began.
+    var groupOffset: Int64 = 0
   }
 
   /// How a trace ends.
@@ -62,7 +66,12 @@ struct BlockTranslator {
   var isFloatDirty = false
   /// Floating-point registers known to hold boxed single-precision values, a bit each.
   var boxed: UInt32 = 0
-  var group: AccessGroup?
+  let groups: UnsafeMutablePointer<AccessGroup>
+  var groupCount = 0
+  /// The group whose address is in rdx; -1: none.
+  var loadedGroup: Int16 = -1
+  /// By base register: the group that accesses off it still join; -1: none. Of use while groups are planned.
+  let openGroups: UnsafeMutablePointer<Int16>
   /// The guest register, one that lives in memory, whose value the step before has left in rax. It holds until the
   /// present step's first use of rax.
   var held: UInt8?
@@ -76,6 +85,8 @@ struct BlockTranslator {
     steps = .allocate(capacity: Self.maximumLength + 1)
     deferred = .allocate(capacity: Self.maximumDeferred)
     waiting = .allocate(capacity: Self.maximumWaiting)
+    groups = .allocate(capacity: Self.maximumLength)
+    openGroups = .allocate(capacity: 32)
     known = .allocate(capacity: 32)
     known.initialize(repeating: .nothing, count: 32)
     translations = PageTranslations(UnsafeMutablePointer(bitPattern: 8)!)
@@ -85,6 +96,8 @@ struct BlockTranslator {
     steps.deallocate()
     deferred.deallocate()
     waiting.deallocate()
+    groups.deallocate()
+    openGroups.deallocate()
     known.deallocate()
   }
 
@@ -97,22 +110,27 @@ struct BlockTranslator {
   /// Whether there is room for another block's jumps.
   var isFull: Bool { waitingCount + 2 * Self.maximumDeferred > Self.maximumWaiting }
 
-  /// Translates the block that begins at half-word `index` of `page`, and returns its address.
+  /// Translates the block that begins at half-word `index` of `page`, and returns its address. A block whose accesses
+  /// aren't grouped is for whoever asks for it; jumps don't find it.
   mutating func translate(
-    _ page: UnsafeMutablePointer<CodePage>, _ translations: PageTranslations, _ index: Int
+    _ page: UnsafeMutablePointer<CodePage>, _ translations: PageTranslations, _ index: Int, isGrouping: Bool = true
   ) -> UInt32 {
     self.translations = translations
     let end = trace(page, index * 2)
+    groupCount = 0
+    loadedGroup = -1
+    if isGrouping { planGroups() }
     deferredCount = 0
     isFloatChecked = false
     isFloatDirty = false
     boxed = 0
-    group = nil
     held = nil
     known.update(repeating: .nothing, count: 32)
     let start = UInt32(truncatingIfNeeded: assembler.here)
-    translations.entryPoints[index] = start
-    resolve(index, start)
+    if isGrouping {
+      translations.entryPoints[index] = start
+      resolve(index, start)
+    }
     current = 0
     if stepCount > 0 {
       assembler.arithmetic(.sub, PinnedRegisters.remaining, immediate: Int32(stepCount))
@@ -293,6 +311,12 @@ struct BlockTranslator {
 
   // MARK: what stands behind the block
 
+  /// The check of an access that fails: its jump, and where to try again with the address in rax.
+  struct Miss {
+    var jump: Assembler.Patch
+    var retry: Assembler.Label
+  }
+
   enum Deferred {
     /// The block is entered with too few instructions left.
     case budget(Assembler.Patch)
@@ -303,17 +327,21 @@ struct BlockTranslator {
     case farMiss(Assembler.Patch, Int32)
     case returnStackFull(Assembler.Patch, Assembler.Label)
     /// A call of a slow path, then back.
-    case slowLoad(Assembler.Patch, UInt32, HostRegister, Assembler.Label)
-    /// The value to store in a register; nil: it is in memory at the address.
-    case slowStore(Assembler.Patch, UInt32, HostRegister?, HostAddress, Assembler.Label)
-    case prepare(Assembler.Patch, UInt32, Int, Int, Assembler.Label)
+    case slowLoad(Miss, UInt32, HostRegister, Assembler.Label)
+    /// The value to store is in a register; nil: in memory at the address.
+    case slowStore(Miss, UInt32, HostRegister?, HostAddress, Assembler.Label)
+    /// The check of a group: the number of its bytes; where in the page and with how many instructions to give back the
+    /// block is left; whether the check holds the first address less the page's in rax, or else the address.
+    case prepare(Miss, UInt32, Int32, Int, Int, isStore: Bool, isDistance: Bool, Assembler.Label)
+    /// Prepares floating point, then back; or the interpreter goes on.
+    case floatReady(Assembler.Patch, Int, Int, Assembler.Label)
     case executeOne(Assembler.Patch, UInt32, Assembler.Label)
-    /// A floating-point load's slow path: its bits go to a register in memory.
-    case slowFloatLoad(Assembler.Patch, UInt32, Assembler.Label)
-    /// The interpreter goes on at an offset, giving back what wasn't executed.
-    case interpretOn(Assembler.Patch, Int, Int)
-    /// Puts a canonical NaN into a floating-point register.
-    case notANumber(Assembler.Patch, UInt8, isSingle: Bool, Assembler.Label)
+    /// A floating-point load's slow path: its bits go to xmm0.
+    case slowFloatLoad(Miss, UInt32, Assembler.Label)
+    /// A floating-point store's slow path.
+    case slowFloatStore(Miss, UInt32, VectorRegister, Assembler.Label)
+    /// Puts the canonical NaN into a register.
+    case notANumber(Assembler.Patch, VectorRegister, isSingle: Bool, Assembler.Label)
   }
 
   mutating func postpone(_ item: Deferred) {
@@ -335,6 +363,21 @@ struct BlockTranslator {
       emit(deferred[index])
       index += 1
     }
+  }
+
+  /// Tries the second table. The check has left the address, or its distance from the entry's page, in rax, and the
+  /// entry's place in rcx; where that table doesn't know, the address is in rax.
+  private mutating func emitRefill(_ miss: Miss, isStore: Bool, isDistance: Bool = true) {
+    assembler.fillHere(miss.jump)
+    if isDistance { assembler.arithmetic(.add, .rax, HostAddress(.rcx, 0)) }
+    assembler.call(isStore ? thunks.refillWrite : thunks.refillRead)
+    assembler.jump(miss.retry, if: .equal)
+  }
+
+  /// Calls the slow path of an access to the address in rax.
+  private mutating func emitSlowAccess(_ site: UInt32) {
+    assembler.moveImmediate(.rcx, UInt64(site))
+    assembler.call(thunks.slowAccess)
   }
 
   private mutating func giveBack(_ count: Int) {
@@ -362,34 +405,50 @@ struct BlockTranslator {
       assembler.fillHere(patch)
       assembler.load(.rsp, StateLayout.returnStackBase)
       assembler.jump(back)
-    case .slowLoad(let patch, let site, let register, let back):
-      assembler.fillHere(patch)
-      assembler.moveImmediate(.rcx, UInt64(site))
-      assembler.call(thunks.slowAccess)
+    case .slowLoad(let miss, let site, let register, let back):
+      emitRefill(miss, isStore: false)
+      emitSlowAccess(site)
       if register != .rax { assembler.move(register, .rax) }
       assembler.jump(back)
-    case .slowStore(let patch, let site, let register, let place, let back):
-      assembler.fillHere(patch)
-      if let register { assembler.move(.rdx, register) } else { assembler.load(.rdx, place) }
-      assembler.moveImmediate(.rcx, UInt64(site))
-      assembler.call(thunks.slowAccess)
+    case .slowStore(let miss, let site, let register, let place, let back):
+      emitRefill(miss, isStore: true)
+      if register == nil { assembler.load(.rcx, place) }
+      assembler.store(StateLayout.slowValue, register ?? .rcx)
+      emitSlowAccess(site)
       assembler.jump(back)
-    case .slowFloatLoad(let patch, let site, let back):
-      assembler.fillHere(patch)
-      assembler.moveImmediate(.rcx, UInt64(site))
-      assembler.call(thunks.slowAccess)
+    case .slowFloatStore(let miss, let site, let register, let back):
+      emitRefill(miss, isStore: true)
+      assembler.store(StateLayout.slowValue, register, .double)
+      emitSlowAccess(site)
       assembler.jump(back)
-    case .prepare(let patch, let site, let offset, let count, let retry):
-      assembler.fillHere(patch)
-      // An access across the page's end doesn't match either, and never will.
-      assembler.xor(.rdx, .rax)
-      assembler.test(.rdx, immediate: -4096)
-      let crossing = assembler.jump(if: .notEqual)
+    case .slowFloatLoad(let miss, let site, let back):
+      emitRefill(miss, isStore: false)
+      emitSlowAccess(site)
+      assembler.move(.xmm0, .rax)
+      assembler.jump(back)
+    case .prepare(let miss, let site, let span, let offset, let count, let isStore, let isDistance, let retry):
+      emitRefill(miss, isStore: isStore, isDistance: isDistance)
+      // Accesses across the page's end don't match either, and never will.
+      assembler.move(.rcx, .rax, .long)
+      assembler.arithmetic(.and, .rcx, immediate: 0xFFF, .long)
+      assembler.arithmetic(.compare, .rcx, immediate: 4096 - span, .long)
+      let crossing = assembler.jump(if: .above)
       assembler.moveImmediate(.rcx, UInt64(site))
       assembler.call(thunks.prepareAccess)
       assembler.test(.rax, .rax, .long)
       assembler.jump(retry, if: .notEqual)
       assembler.fillHere(crossing)
+      giveBack(count)
+      let jump = assembler.jump()
+      assembler.fillHere(jump)
+      assembler.moveImmediate(
+        .rcx, UInt64(bitPattern: Int64(Int(bitPattern: jump.location) &+ assembler.executableOffset)))
+      emitOffsetExit(offset, thunks.exitUngrouped)
+    case .floatReady(let patch, let offset, let count, let back):
+      assembler.fillHere(patch)
+      assembler.call(thunks.makeFloatReady)
+      assembler.test(.rax, .rax, .long)
+      assembler.jump(back, if: .notEqual)
       giveBack(count)
       emitOffsetExit(offset, thunks.exitInterpretOn)
     case .executeOne(let patch, let site, let back):
@@ -397,14 +456,10 @@ struct BlockTranslator {
       assembler.moveImmediate(.rcx, UInt64(site))
       assembler.call(thunks.executeOne)
       assembler.jump(back)
-    case .interpretOn(let patch, let offset, let count):
-      assembler.fillHere(patch)
-      giveBack(count)
-      emitOffsetExit(offset, thunks.exitInterpretOn)
     case .notANumber(let patch, let register, let isSingle, let back):
       assembler.fillHere(patch)
       assembler.moveImmediate(.rax, isSingle ? 0xFFFF_FFFF_7FC0_0000 : 0x7FF8_0000_0000_0000)
-      assembler.store(StateLayout.float(register), .rax)
+      assembler.move(register, .rax)
       assembler.jump(back)
     }
   }
@@ -418,11 +473,34 @@ enum KnownValue {
   case fromPage(Int64)
 }
 
-/// Several accesses off one unchanged base register, whose page was looked up once: rdx holds the host address that
-/// `low` bytes from the base register's value lie at.
+/// Several accesses off one base register, whose page is looked up once, by the first: from there on their address is in
+/// rdx, or in a slot of the state while another group's is. It is the host's address of the guest's address zero where
+/// the base register lives in a host register, else that of the lowest byte.
 struct AccessGroup {
   var base: UInt8
+  var isStore: Bool
+  /// The bytes accessed, from what the base register holds at the first step: low..<high.
   var low: Int64
-  /// The last step that belongs to it.
+  var high: Int64
+  /// What has been added to the base register since the first step.
+  var added: Int64
+  var memberCount: Int
+  var first: Int
   var last: Int
+  var needsSlot = false
+  /// -1: none.
+  var slot: Int8 = -1
+  /// While slots are assigned: no later group has got the same one.
+  var holdsSlot = false
+
+  init(base: UInt8, isStore: Bool, low: Int64, high: Int64, at step: Int) {
+    self.base = base
+    self.isStore = isStore
+    self.low = low
+    self.high = high
+    added = 0
+    memberCount = 1
+    first = step
+    last = step
+  }
 }

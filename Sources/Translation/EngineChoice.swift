@@ -13,6 +13,12 @@ public enum EngineChoice: Codable, Hashable, Sendable {
   /// Low, because translating took a twentieth of Debian's boot and interpreting more; not tuned further.
   public static let usualThreshold = 12
 
+  /// How much slower than the host's the guest's clock goes. An audited guest gets less done in a second than its own
+  /// timeouts (systemd's 90 seconds for a device) expect.
+  public var clockSlowdown: UInt64 {
+    if case .audit = self { 8 } else { 1 }
+  }
+
   /// Gives each of `harts` the engine; nil: the translator where the host can run one, else the interpreter. Before the
   /// harts and `loop`, which changes their memory, run. Throws `HostError` where the host can't run the one asked for.
   public static func install(_ choice: EngineChoice?, on harts: [Hart], beside loop: EventLoop? = nil) throws {

@@ -10,6 +10,8 @@ enum ExitReason: UInt32 {
   case interpretOn = 3
   /// A function that generated code called has trapped, or has seen a reason to leave.
   case left = 4
+  /// The block at pc is wanted without access groups, for the jump that `slowValue` tells.
+  case ungrouped = 5
 }
 
 /// What a slow path has to know about the instruction that takes it, packed into 32 bits for a register.

@@ -12,11 +12,9 @@ extension BlockTranslator {
     if isFloatChecked { return }
     isFloatChecked = true
     held = nil
-    assembler.load(.rax, StateLayout.mstatus, .long)
-    assembler.test(.rax, immediate: Int32(MachineStatus.fs), .long)
-    postpone(.interpretOn(assembler.jump(if: .equal), step.offset, uncounted))
-    assembler.compare8(StateLayout.rounding, immediate: 0)
-    postpone(.interpretOn(assembler.jump(if: .notEqual), step.offset, uncounted))
+    assembler.compare8(StateLayout.isFloatReady, immediate: 0)
+    let missing = assembler.jump(if: .equal)
+    postpone(.floatReady(missing, step.offset, uncounted, assembler.here))
   }
 
   /// Marks the floating-point state dirty, unless the block has done so before.
@@ -26,19 +24,52 @@ extension BlockTranslator {
     assembler.arithmetic(.or, StateLayout.mstatus, immediate: Int32(MachineStatus.fs), .long)
   }
 
-  /// Fills the upper half of a register that holds a single-precision value.
-  mutating func box(_ register: UInt8) {
-    if boxed & 1 << UInt32(register) != 0 { return }
-    assembler.storeImmediate(StateLayout.floatUpper(register), -1, .long)
-    boxed |= 1 << UInt32(register)
+  // MARK: registers
+
+  /// The host register that holds a guest register, which is loaded into `scratch` where it lives in memory: all 64 bits,
+  /// so that the box of a single-precision value goes with it.
+  mutating func read(float register: UInt8, _ scratch: VectorRegister) -> VectorRegister {
+    if let host = PinnedFloats.host(register) { return host }
+    assembler.load(scratch, StateLayout.float(register), .double)
+    return scratch
   }
 
-  /// Leaves the instruction to the interpreter where a source isn't a boxed single-precision value.
-  private mutating func checkBoxed(_ step: Step, _ registers: [UInt8]) -> [Assembler.Patch] {
+  private func operand(_ register: UInt8) -> FloatOperand {
+    PinnedFloats.host(register).map { .register($0) } ?? .memory(StateLayout.float(register))
+  }
+
+  /// Where the result for a guest register is computed: its host register, or xmm0, which `finish` stores.
+  func target(float register: UInt8) -> VectorRegister { PinnedFloats.host(register) ?? .xmm0 }
+
+  /// Ends the computation of a guest register in `target`. A single-precision result is boxed there.
+  mutating func finish(float register: UInt8, _ format: Assembler.Scalar) {
+    if PinnedFloats.host(register) == nil { assembler.store(StateLayout.float(register), .xmm0, .double) }
+    if format == .single { boxed |= 1 << UInt32(register) } else { boxed &= ~(1 << UInt32(register)) }
+  }
+
+  /// Gives a guest register a double-precision value, or one of unknown kind.
+  mutating func write(float register: UInt8, _ host: VectorRegister) {
+    if let pinned = PinnedFloats.host(register) {
+      if pinned != host { assembler.move(pinned, host) }
+    } else {
+      assembler.store(StateLayout.float(register), host, .double)
+    }
+    boxed &= ~(1 << UInt32(register))
+  }
+
+  /// Leaves the instruction to the interpreter where a source isn't a boxed single-precision value. Clobbers rax.
+  private mutating func checkBoxed(_ format: Assembler.Scalar, _ registers: UInt8...) -> [Assembler.Patch] {
     var misses: [Assembler.Patch] = []
+    if format == .double { return misses }
     for register in registers where boxed & 1 << UInt32(register) == 0 {
-      assembler.arithmetic(.compare, StateLayout.floatUpper(register), immediate: -1, .long)
+      if let host = PinnedFloats.host(register) {
+        assembler.moveUpper(.rax, host)
+        assembler.arithmetic(.compare, .rax, immediate: -1, .long)
+      } else {
+        assembler.arithmetic(.compare, StateLayout.floatUpper(register), immediate: -1, .long)
+      }
       misses.append(assembler.jump(if: .notEqual))
+      boxed |= 1 << UInt32(register)
     }
     return misses
   }
@@ -67,27 +98,42 @@ extension BlockTranslator {
     case .fmsub_s: emitFused(step, .single, negatedProduct: false, negatedAddend: true)
     case .fnmsub_s: emitFused(step, .single, negatedProduct: true, negatedAddend: false)
     case .fnmadd_s: emitFused(step, .single, negatedProduct: true, negatedAddend: true)
+    case .fmin_d: emitExtreme(step, .minimum, .double)
+    case .fmax_d: emitExtreme(step, .maximum, .double)
+    case .fmin_s: emitExtreme(step, .minimum, .single)
+    case .fmax_s: emitExtreme(step, .maximum, .single)
     case .feq_d, .flt_d, .fle_d: emitComparison(step, .double)
     case .feq_s, .flt_s, .fle_s: emitComparison(step, .single)
-    case .fsgnj_d, .fsgnjn_d, .fsgnjx_d: emitSignInjection(step)
+    case .fsgnj_d, .fsgnjn_d, .fsgnjx_d: emitSignInjection(step, .double)
+    case .fsgnj_s, .fsgnjn_s, .fsgnjx_s: emitSignInjection(step, .single)
     case .fmv_x_d:
       checkFloat(step)
-      assembler.load(target(i.rd), StateLayout.float(i.rs1))
+      if let source = PinnedFloats.host(i.rs1) {
+        assembler.move(target(i.rd), source)
+      } else {
+        assembler.load(target(i.rd), StateLayout.float(i.rs1))
+      }
       finish(i.rd)
     case .fmv_x_w:
       checkFloat(step)
-      assembler.signExtend32(target(i.rd), StateLayout.float(i.rs1))
+      if let source = PinnedFloats.host(i.rs1) {
+        assembler.moveLong(.rax, source)
+        assembler.signExtend32(target(i.rd), .rax)
+      } else {
+        assembler.signExtend32(target(i.rd), StateLayout.float(i.rs1))
+      }
       finish(i.rd)
     case .fmv_d_x:
       checkFloat(step)
       makeFloatDirty()
-      assembler.store(StateLayout.float(i.rd), read(i.rs1, .rax))
-      boxed &= ~(1 << UInt32(i.rd))
+      assembler.move(target(float: i.rd), read(i.rs1, .rax))
+      finish(float: i.rd, .double)
     case .fmv_w_x:
       checkFloat(step)
       makeFloatDirty()
-      assembler.store(StateLayout.float(i.rd), read(i.rs1, .rax), .long)
-      box(i.rd)
+      assembler.moveLong(.xmm0, read(i.rs1, .rax))
+      assembler.bitwise(.or, target(float: i.rd), .xmm0, .memory(StateLayout.singleBox))
+      finish(float: i.rd, .single)
     case .fcvt_d_w, .fcvt_d_wu, .fcvt_d_l, .fcvt_d_lu: emitFromInteger(step, .double)
     case .fcvt_s_w, .fcvt_s_wu, .fcvt_s_l, .fcvt_s_lu: emitFromInteger(step, .single)
     case .fcvt_w_d: emitToInteger(step, .double, .long)
@@ -109,13 +155,19 @@ extension BlockTranslator {
     for miss in misses { postpone(.executeOne(miss, site(step).bits, assembler.here)) }
   }
 
-  /// Stores xmm0 as the result, or the canonical NaN where it is one.
-  private mutating func storeResult(_ register: UInt8, _ format: Assembler.Scalar) {
-    assembler.compare(.xmm0, .xmm0, format, signaling: false)
-    let notANumber = assembler.jump(if: .parity)
-    assembler.store(StateLayout.float(register), .xmm0, format)
-    if format == .single { box(register) } else { boxed &= ~(1 << UInt32(register)) }
-    postpone(.notANumber(notANumber, register, isSingle: format == .single, assembler.here))
+  /// What was taken for granted of a source may not be so where the interpreter executed the instruction, whose result is
+  /// of the right kind all the same.
+  private mutating func forgetSources(_ misses: [Assembler.Patch], _ registers: UInt8...) {
+    if misses.isEmpty { return }
+    for register in registers { boxed &= ~(1 << UInt32(register)) }
+  }
+
+  /// Ends the computation of a result, of which a NaN becomes the canonical one.
+  private mutating func finishNumber(_ register: UInt8, _ format: Assembler.Scalar) {
+    let host = target(float: register)
+    assembler.compare(host, .register(host), format, signaling: false)
+    postpone(.notANumber(assembler.jump(if: .parity), host, isSingle: format == .single, assembler.here))
+    finish(float: register, format)
   }
 
   private mutating func emitScalar(_ step: Step, _ operation: Assembler.ScalarOperation, _ format: Assembler.Scalar) {
@@ -123,16 +175,19 @@ extension BlockTranslator {
     guard roundsToNearest(i) else { return emitExecuteOne(step) }
     checkFloat(step)
     makeFloatDirty()
-    let isUnary = operation == .squareRoot
-    let misses = format == .single ? checkBoxed(step, isUnary ? [i.rs1] : [i.rs1, i.rs2]) : []
-    if isUnary {
-      assembler.clear(.xmm0)
-      assembler.scalar(operation, .xmm0, StateLayout.float(i.rs1), format)
+    let host = target(float: i.rd)
+    let misses: [Assembler.Patch]
+    if operation == .squareRoot {
+      misses = checkBoxed(format, i.rs1)
+      let source = read(float: i.rs1, .xmm0)
+      assembler.scalar(operation, host, source, .register(source), format)
+      forgetSources(misses, i.rs1)
     } else {
-      assembler.load(.xmm0, StateLayout.float(i.rs1), format)
-      assembler.scalar(operation, .xmm0, StateLayout.float(i.rs2), format)
+      misses = checkBoxed(format, i.rs1, i.rs2)
+      assembler.scalar(operation, host, read(float: i.rs1, .xmm0), operand(i.rs2), format)
+      forgetSources(misses, i.rs1, i.rs2)
     }
-    storeResult(i.rd, format)
+    finishNumber(i.rd, format)
     leaveToInterpreter(step, misses)
   }
 
@@ -143,35 +198,57 @@ extension BlockTranslator {
     guard roundsToNearest(i) else { return emitExecuteOne(step) }
     checkFloat(step)
     makeFloatDirty()
-    var misses = format == .single ? checkBoxed(step, [i.rs1, i.rs2, i.rs3]) : []
-    assembler.load(.xmm0, StateLayout.float(i.rs1), format)
-    assembler.load(.xmm1, StateLayout.float(i.rs3), format)
+    var misses = checkBoxed(format, i.rs1, i.rs2, i.rs3)
+    forgetSources(misses, i.rs1, i.rs2, i.rs3)
+    if let source = PinnedFloats.host(i.rs1) {
+      assembler.move(.xmm0, source)
+    } else {
+      assembler.load(.xmm0, StateLayout.float(i.rs1), .double)
+    }
     assembler.fusedMultiplyAdd(
-      .xmm0, multiplier: StateLayout.float(i.rs2), addend: .xmm1, negatedProduct: negatedProduct,
+      .xmm0, read(float: i.rs2, .xmm1), addend: operand(i.rs3), negatedProduct: negatedProduct,
       negatedAddend: negatedAddend, format)
     // Infinity times zero is invalid even where the addend is a quiet NaN: the interpreter knows.
-    assembler.compare(.xmm0, .xmm0, format, signaling: false)
+    assembler.compare(.xmm0, .register(.xmm0), format, signaling: false)
     misses.append(assembler.jump(if: .parity))
-    assembler.store(StateLayout.float(i.rd), .xmm0, format)
-    if format == .single { box(i.rd) } else { boxed &= ~(1 << UInt32(i.rd)) }
+    write(float: i.rd, .xmm0)
+    if format == .single { boxed |= 1 << UInt32(i.rd) }
+    leaveToInterpreter(step, misses)
+  }
+
+  /// The smaller or larger of two numbers, of which -0 is smaller than +0; the interpreter knows what NaNs give.
+  private mutating func emitExtreme(_ step: Step, _ operation: Assembler.ScalarOperation, _ format: Assembler.Scalar) {
+    let i = step.instruction
+    checkFloat(step)
+    makeFloatDirty()
+    var misses = checkBoxed(format, i.rs1, i.rs2)
+    forgetSources(misses, i.rs1, i.rs2)
+    let left = read(float: i.rs1, .xmm0)
+    let right = read(float: i.rs2, .xmm1)
+    assembler.compare(left, .register(right), format, signaling: false)
+    misses.append(assembler.jump(if: .parity))
+    // Of equal operands the host takes the second one: of both orders' results, all bits or any.
+    assembler.scalar(operation, .xmm2, left, .register(right), format)
+    assembler.scalar(operation, .xmm1, right, .register(left), format)
+    assembler.bitwise(operation == .minimum ? .or : .and, target(float: i.rd), .xmm2, .register(.xmm1))
+    finish(float: i.rd, format)
     leaveToInterpreter(step, misses)
   }
 
   private mutating func emitComparison(_ step: Step, _ format: Assembler.Scalar) {
     let i = step.instruction
     checkFloat(step)
-    let misses = format == .single ? checkBoxed(step, [i.rs1, i.rs2]) : []
+    let misses = checkBoxed(format, i.rs1, i.rs2)
+    forgetSources(misses, i.rs1, i.rs2)
     switch i.operation {
     case .feq_d, .feq_s:
-      assembler.load(.xmm0, StateLayout.float(i.rs1), format)
-      assembler.compare(.xmm0, StateLayout.float(i.rs2), format, signaling: false)
+      assembler.compare(read(float: i.rs1, .xmm0), operand(i.rs2), format, signaling: false)
       assembler.set(.noParity, .rax)
       assembler.set(.equal, .rcx)
       assembler.arithmetic(.and, .rax, .rcx, .long)
     default:
       // a < b is b above a, which an unordered pair isn't.
-      assembler.load(.xmm0, StateLayout.float(i.rs2), format)
-      assembler.compare(.xmm0, StateLayout.float(i.rs1), format, signaling: true)
+      assembler.compare(read(float: i.rs2, .xmm0), operand(i.rs1), format, signaling: true)
       assembler.set(i.operation == .flt_d || i.operation == .flt_s ? .above : .aboveOrEqual, .rax)
     }
     if i.rd != 0 { assembler.zeroExtend8(target(i.rd), .rax) }
@@ -179,25 +256,37 @@ extension BlockTranslator {
     leaveToInterpreter(step, misses)
   }
 
-  private mutating func emitSignInjection(_ step: Step) {
+  private mutating func emitSignInjection(_ step: Step, _ format: Assembler.Scalar) {
     let i = step.instruction
     checkFloat(step)
     makeFloatDirty()
-    assembler.load(.rax, StateLayout.float(i.rs1))
-    if i.rs1 == i.rs2 {
-      // fmv, fneg, fabs
-      if i.operation == .fsgnjn_d { assembler.bit(.complement, .rax, 63) }
-      if i.operation == .fsgnjx_d { assembler.bit(.clear, .rax, 63) }
-    } else {
-      assembler.load(.rcx, StateLayout.float(i.rs2))
-      if i.operation == .fsgnjn_d { assembler.not(.rcx) }
-      assembler.shift(.right, .rcx, by: 63)
-      assembler.shift(.left, .rcx, by: 63)
-      if i.operation != .fsgnjx_d { assembler.bit(.clear, .rax, 63) }
-      assembler.arithmetic(.xor, .rax, .rcx)
+    let misses = checkBoxed(format, i.rs1, i.rs2)
+    let sign = format == .double ? StateLayout.doubleSign : StateLayout.singleSign
+    let host = target(float: i.rd)
+    let left = read(float: i.rs1, .xmm0)
+    switch i.operation {
+    case .fsgnj_d where i.rs1 == i.rs2, .fsgnj_s where i.rs1 == i.rs2:
+      if host != left { assembler.move(host, left) }
+    case .fsgnjn_d where i.rs1 == i.rs2, .fsgnjn_s where i.rs1 == i.rs2:
+      assembler.bitwise(.xor, host, left, .memory(sign))
+    default:
+      // The sign to take, or to turn by.
+      let right = read(float: i.rs2, .xmm1)
+      assembler.load(.xmm2, sign, .double)
+      switch i.operation {
+      case .fsgnjx_d, .fsgnjx_s:
+        assembler.bitwise(.and, .xmm1, right, .register(.xmm2))
+        assembler.bitwise(.xor, host, left, .register(.xmm1))
+      default:
+        let isInverted = i.operation == .fsgnjn_d || i.operation == .fsgnjn_s
+        assembler.bitwise(isInverted ? .andNot : .and, .xmm1, right, .register(.xmm2))
+        assembler.bitwise(.andNot, .xmm2, .xmm2, .register(left))
+        assembler.bitwise(.or, host, .xmm2, .register(.xmm1))
+      }
     }
-    assembler.store(StateLayout.float(i.rd), .rax)
-    boxed &= ~(1 << UInt32(i.rd))
+    forgetSources(misses, i.rs1, i.rs2)
+    finish(float: i.rd, format)
+    leaveToInterpreter(step, misses)
   }
 
   private mutating func emitFromInteger(_ step: Step, _ format: Assembler.Scalar) {
@@ -220,11 +309,15 @@ extension BlockTranslator {
       width = .quad
     default: break
     }
-    assembler.clear(.xmm0)
-    assembler.convert(.xmm0, source, width, to: format)
-    assembler.store(StateLayout.float(i.rd), .xmm0, format)
-    if format == .single { box(i.rd) } else { boxed &= ~(1 << UInt32(i.rd)) }
+    emitUpper(format)
+    assembler.convert(target(float: i.rd), source, upper: .xmm0, width, to: format)
+    finish(float: i.rd, format)
     leaveToInterpreter(step, misses)
+  }
+
+  /// Puts into xmm0 what stands above a result of `format`: the box, or nothing to wait for.
+  private mutating func emitUpper(_ format: Assembler.Scalar) {
+    if format == .single { assembler.setOnes(.xmm0) } else { assembler.clear(.xmm0) }
   }
 
   /// To an unsigned integer: where the value isn't negative and a signed 64-bit conversion gives the same.
@@ -233,18 +326,20 @@ extension BlockTranslator {
     // Truncation only: rounding could reach a limit that the value is below.
     guard i.roundingMode == 1 else { return emitExecuteOne(step) }
     checkFloat(step)
-    var misses = format == .single ? checkBoxed(step, [i.rs1]) : []
+    var misses = checkBoxed(format, i.rs1)
+    forgetSources(misses, i.rs1)
+    let source = read(float: i.rs1, .xmm0)
     // As bits, values that aren't negative are in order, and the others above them all.
     if format == .double {
-      assembler.load(.rax, StateLayout.float(i.rs1))
+      assembler.move(.rax, source)
       assembler.moveImmediate(.rcx, isWord ? 0x41F0_0000_0000_0000 : 0x43E0_0000_0000_0000)
       assembler.arithmetic(.compare, .rax, .rcx)
     } else {
-      assembler.load(.rax, StateLayout.float(i.rs1), .long)
+      assembler.moveLong(.rax, source)
       assembler.arithmetic(.compare, .rax, immediate: isWord ? 0x4F80_0000 : 0x5F00_0000, .long)
     }
     misses.append(assembler.jump(if: .aboveOrEqual))
-    assembler.convert(.rax, StateLayout.float(i.rs1), from: format, .quad, truncating: true)
+    assembler.convert(.rax, .register(source), from: format, .quad, truncating: true)
     if isWord { assembler.signExtend32(.rax, .rax) }
     write(i.rd, .rax)
     leaveToInterpreter(step, misses)
@@ -252,10 +347,18 @@ extension BlockTranslator {
 
   private mutating func emitToInteger(_ step: Step, _ format: Assembler.Scalar, _ width: HostWidth) {
     let i = step.instruction
-    guard roundsToNearest(i) || i.roundingMode == 1 else { return emitExecuteOne(step) }
+    // To nearest even, toward zero, down, up.
+    guard roundsToNearest(i) || i.roundingMode <= 3 else { return emitExecuteOne(step) }
     checkFloat(step)
-    var misses = format == .single ? checkBoxed(step, [i.rs1]) : []
-    assembler.convert(.rax, StateLayout.float(i.rs1), from: format, width, truncating: i.roundingMode == 1)
+    var misses = checkBoxed(format, i.rs1)
+    forgetSources(misses, i.rs1)
+    if i.roundingMode == 2 || i.roundingMode == 3 {
+      let source = read(float: i.rs1, .xmm0)
+      assembler.round(.xmm0, source, source, i.roundingMode - 1, format)
+      assembler.convert(.rax, .register(.xmm0), from: format, width, truncating: true)
+    } else {
+      assembler.convert(.rax, operand(i.rs1), from: format, width, truncating: i.roundingMode == 1)
+    }
     // The smallest integer also stands for everything that is out of range.
     assembler.arithmetic(.compare, .rax, immediate: 1, width)
     misses.append(assembler.jump(if: .overflow))
@@ -270,10 +373,11 @@ extension BlockTranslator {
     checkFloat(step)
     makeFloatDirty()
     let source: Assembler.Scalar = i.operation == .fcvt_d_s ? .single : .double
-    let misses = source == .single ? checkBoxed(step, [i.rs1]) : []
-    assembler.clear(.xmm0)
-    assembler.convert(.xmm0, StateLayout.float(i.rs1), from: source)
-    storeResult(i.rd, source == .single ? .double : .single)
+    let misses = checkBoxed(source, i.rs1)
+    forgetSources(misses, i.rs1)
+    emitUpper(source == .single ? .double : .single)
+    assembler.convert(target(float: i.rd), operand(i.rs1), upper: .xmm0, from: source)
+    finishNumber(i.rd, source == .single ? .double : .single)
     leaveToInterpreter(step, misses)
   }
 }

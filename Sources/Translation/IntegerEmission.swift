@@ -1,11 +1,11 @@
 import Hart
 import RISCV
 
-/// What each instruction becomes. Scratch registers: rax, rcx; and rdx where the present access group doesn't hold it.
+/// What each instruction becomes. Scratch registers: rax, rcx; and rdx, which an access group's address is lost from.
 extension BlockTranslator {
   mutating func emit(_ step: Step) {
     let i = step.instruction
-    if let group, current > group.last || usesRDX(i) { self.group = nil }
+    if usesRDX(i) { loadedGroup = -1 }
     switch i.operation {
     // RV64I: integer computation (2.4, 4.2)
     case .addi: emitAddImmediate(i)
@@ -209,18 +209,13 @@ extension BlockTranslator {
     }
   }
 
-  /// Whether what `emit` makes of an instruction overwrites rdx, where an access group keeps its address.
+  /// Whether what `emit` makes of an instruction overwrites rdx. Slow paths keep it.
   func usesRDX(_ i: Instruction) -> Bool {
     switch i.operation {
-    case .orc_b, .mulh, .mulhu, .mulhsu, .div, .divu, .rem, .remu, .divw, .divuw, .remw, .remuw: return true
-    case .ld, .lw, .lh, .lb, .lwu, .lhu, .lbu, .sd, .sw, .sh, .sb, .fld, .flw, .fsd, .fsw:
-      return group == nil || i.rs1 != group!.base
-    case .fence, .prefetch_i, .prefetch_r, .prefetch_w: return false
-    case .jal, .jalr: return true
-    default:
-      let effects = i.operation.effects
-      if effects.contains(.usesFloatingPoint) { return true }
-      return effects.contains(.mayTrap) && !effects.contains(.branches)
+    case .orc_b, .mulh, .mulhu, .mulhsu, .div, .divu, .rem, .remu, .divw, .divuw, .remw, .remuw: true
+    case .lr_w, .lr_d, .sc_w, .sc_d, .amoswap_w, .amoadd_w, .amoand_w, .amoor_w, .amoxor_w: true
+    case .amoswap_d, .amoadd_d, .amoand_d, .amoor_d, .amoxor_d: true
+    default: false
     }
   }
 
@@ -727,7 +722,6 @@ extension BlockTranslator {
 
   /// Has the interpreter execute the present instruction.
   mutating func emitExecuteOne(_ step: Step) {
-    group = nil
     held = nil
     nextHeld = nil
     assembler.moveImmediate(.rcx, UInt64(site(step).bits))

@@ -21,102 +21,188 @@ extension BlockTranslator {
   /// The largest distance, in bytes, between the ends of the accesses of one group.
   private static let largestSpan: Int64 = 256
 
-  /// Looks ahead for accesses off the same register as the present step's, and if there are any, looks their page up
-  /// once for all. The group's address is in rdx then.
-  private mutating func formGroup(_ step: Step) {
-    let base = step.instruction.rs1
-    guard let first = Self.plainAccess(step.instruction.operation), base != 0 else { return }
-    var low = step.instruction.immediate
-    var high = low + first.width
-    var stores = first.isStore
-    var last = current
-    var members = 1
-    var index = current
-    // So that what follows is judged as it will be with the group.
-    group = AccessGroup(base: base, low: 0, last: stepCount)
-    defer { if members == 1 { group = nil } }
-    while true {
-      let effects = steps[index].instruction.operation.effects
-      if effects.contains(.writesInteger), steps[index].instruction.rd == base { break }
-      index += 1
-      guard index < stepCount else { break }
-      let next = steps[index].instruction
-      if usesRDX(next) { break }
-      guard let access = Self.plainAccess(next.operation), next.rs1 == base else { continue }
-      let newLow = min(low, next.immediate)
-      let newHigh = max(high, next.immediate + access.width)
-      if newHigh - newLow > Self.largestSpan { break }
-      (low, high) = (newLow, newHigh)
-      stores = stores || access.isStore
-      last = index
-      members += 1
+  /// Finds the accesses of the trace that can share the look-up of their page.
+  mutating func planGroups() {
+    openGroups.update(repeating: -1, count: 32)
+    for index in 0..<stepCount {
+      let i = steps[index].instruction
+      let effects = i.operation.effects
+      if let access = Self.plainAccess(i.operation), i.rs1 != 0 {
+        join(index, i, access)
+      } else if effects.contains(.endsBlock), !effects.contains(.branches) {
+        // What may change the address space, or what may be accessed in it.
+        openGroups.update(repeating: -1, count: 32)
+      }
+      if effects.contains(.writesInteger) {
+        let open = openGroups[Int(i.rd)]
+        if i.operation == .addi, i.rd == i.rs1, open >= 0 {
+          groups[Int(open)].added += i.immediate
+        } else {
+          openGroups[Int(i.rd)] = -1
+        }
+      }
     }
-    guard members > 1 else { return }
+    for index in 0..<groupCount where groups[index].memberCount == 1 { steps[groups[index].first].group = -1 }
+    assignSlots()
+  }
+
+  /// Lets a step join the group that is open for its base register, or opens one.
+  private mutating func join(_ index: Int, _ i: Instruction, _ access: (width: Int64, isStore: Bool)) {
+    let open = openGroups[Int(i.rs1)]
+    if open >= 0 {
+      let group = groups + Int(open)
+      let offset = i.immediate + group.pointee.added
+      let low = min(group.pointee.low, offset)
+      let high = max(group.pointee.high, offset + access.width)
+      if high - low <= Self.largestSpan {
+        group.pointee.low = low
+        group.pointee.high = high
+        group.pointee.isStore = group.pointee.isStore || access.isStore
+        group.pointee.last = index
+        group.pointee.memberCount += 1
+        steps[index].group = open
+        steps[index].groupOffset = offset
+        return
+      }
+    }
+    (groups + groupCount).initialize(
+      to: AccessGroup(
+        base: i.rs1, isStore: access.isStore, low: i.immediate, high: i.immediate + access.width, at: index))
+    openGroups[Int(i.rs1)] = Int16(groupCount)
+    steps[index].group = Int16(groupCount)
+    steps[index].groupOffset = i.immediate
+    groupCount += 1
+  }
+
+  /// Gives a slot to each group whose address doesn't stay in rdx from its first access to its last; a group for which
+  /// there is none left is dissolved.
+  private mutating func assignSlots() {
+    var loaded: Int16 = -1
+    for index in 0..<stepCount {
+      if usesRDX(steps[index].instruction) { loaded = -1 }
+      let group = steps[index].group
+      if group < 0 { continue }
+      if groups[Int(group)].first != index, loaded != group { groups[Int(group)].needsSlot = true }
+      loaded = group
+    }
+    var free = UInt32(1) << UInt32(StateLayout.groupSlotCount) - 1
+    for index in 0..<groupCount where groups[index].needsSlot {
+      for earlier in 0..<index where groups[earlier].holdsSlot && groups[earlier].last < groups[index].first {
+        free |= 1 << UInt32(groups[earlier].slot)
+        groups[earlier].holdsSlot = false
+      }
+      if free == 0 {
+        for step in groups[index].first...groups[index].last where steps[step].group == Int16(index) {
+          steps[step].group = -1
+        }
+      } else {
+        groups[index].slot = Int8(free.trailingZeroBitCount)
+        groups[index].holdsSlot = true
+        free &= free - 1
+      }
+    }
+  }
+
+  /// Emits the look-up of a group's page, which leaves its address in rdx.
+  private mutating func emitGroup(_ step: Step, _ group: AccessGroup) {
     // The way back to here has lost it.
     held = nil
     let retry = assembler.here
-    let source = read(base, .rax)
-    if source != .rax || low != 0 { assembler.loadAddress(.rax, HostAddress(source, Int32(low))) }
-    assembler.move(.rcx, .rax, .long)
-    assembler.shift(.right, .rcx, by: 8, .long)
-    assembler.arithmetic(.and, .rcx, immediate: Int32(TranslationCache.indexMask) << 4, .long)
-    assembler.arithmetic(.add, .rcx, stores ? StateLayout.writeEntries : StateLayout.readEntries)
-    assembler.loadAddress(.rdx, HostAddress(.rax, Int32(high - low - 1)))
-    assembler.arithmetic(.and, .rdx, immediate: -4096)
-    assembler.arithmetic(.compare, .rdx, HostAddress(.rcx, 0))
-    let missing = assembler.jump(if: .notEqual)
-    postpone(.prepare(missing, site(step, isStore: stores).bits, step.offset, uncounted, retry))
+    let low = Int32(group.low)
+    let span = Int32(group.high - group.low)
+    let description = site(step, isStore: group.isStore).bits
+    let entries = group.isStore ? StateLayout.writeEntries : StateLayout.readEntries
+    let isPinned = PinnedRegisters.host(group.base) != nil
+    if let base = PinnedRegisters.host(group.base) {
+      if low != 0 { assembler.loadAddress(.rax, HostAddress(base, low)) } else { assembler.move(.rax, base) }
+    } else {
+      assembler.load(.rax, StateLayout.integer(group.base))
+      if low != 0 { assembler.arithmetic(.add, .rax, immediate: low) }
+    }
+    let again = assembler.here
+    emitEntry(of: .rax, entries)
+    let distance = isPinned ? HostRegister.rax : .rdx
+    if !isPinned { assembler.move(.rdx, .rax) }
+    assembler.arithmetic(.sub, distance, HostAddress(.rcx, 0))
+    assembler.arithmetic(.compare, distance, immediate: 4096 - span)
+    let missing = assembler.jump(if: .above)
+    postpone(
+      .prepare(
+        Miss(jump: missing, retry: again), description, span, step.offset, uncounted, isStore: group.isStore,
+        isDistance: isPinned, retry))
     assembler.load(.rdx, HostAddress(.rcx, 8))
-    assembler.arithmetic(.add, .rdx, .rax)
-    group = AccessGroup(base: base, low: low, last: last)
+    if !isPinned { assembler.arithmetic(.add, .rdx, .rax) }
+    if group.slot >= 0 { assembler.store(StateLayout.groupSlot(Int(group.slot)), .rdx) }
   }
 
-  /// The host address of a plain access: in the present group, or by a look-up of its own, whose miss is returned.
-  private mutating func locate(_ step: Step, isStore: Bool, widthShift: UInt8) -> (HostAddress, Assembler.Patch?) {
+  /// Leaves the place of the entry for a guest address in rcx.
+  private mutating func emitEntry(of address: HostRegister, _ entries: HostAddress) {
+    assembler.rotateRight(.rcx, address, by: 8, .long)
+    assembler.arithmetic(.and, .rcx, immediate: Int32(TranslationCache.indexMask) << 4, .long)
+    assembler.arithmetic(.add, .rcx, entries)
+  }
+
+  /// Compares the address in rax, whose distance from the entry's page it leaves there.
+  private mutating func emitCheck(_ entries: HostAddress, _ lastFit: Int32) -> Miss {
+    let retry = assembler.here
+    emitEntry(of: .rax, entries)
+    assembler.arithmetic(.sub, .rax, HostAddress(.rcx, 0))
+    assembler.arithmetic(.compare, .rax, immediate: lastFit)
+    return Miss(jump: assembler.jump(if: .above), retry: retry)
+  }
+
+  /// What `locate` says: the host address of an access; the jump that is taken where the page isn't known, with the
+  /// address less that of the entry's page in rax and the entry's place in rcx; and a register that is free.
+  private struct Location {
+    var place: HostAddress
+    var missing: Miss?
+    var free: HostRegister
+  }
+
+  /// The host address of a plain access: in its group, or by a look-up of its own.
+  private mutating func locate(_ step: Step, isStore: Bool, widthShift: UInt8) -> Location {
     let i = step.instruction
-    if group == nil { formGroup(step) }
-    if let group { return (HostAddress(.rdx, Int32(i.immediate - group.low)), nil) }
+    if step.group >= 0 {
+      let group = groups[Int(step.group)]
+      if group.first == current {
+        emitGroup(step, group)
+      } else if loadedGroup != step.group {
+        assembler.load(.rdx, StateLayout.groupSlot(Int(group.slot)))
+      }
+      loadedGroup = step.group
+      if let base = PinnedRegisters.host(group.base) {
+        return Location(place: HostAddress(.rdx, index: base, Int32(i.immediate)), missing: nil, free: .rcx)
+      }
+      return Location(place: HostAddress(.rdx, Int32(step.groupOffset - group.low)), missing: nil, free: .rcx)
+    }
     defer { held = nil }
+    let entries = isStore ? StateLayout.writeEntries : StateLayout.readEntries
+    let lastFit = 4096 - Int32(1) << Int32(widthShift)
+    if let base = PinnedRegisters.host(i.rs1) {
+      let offset = Int32(i.immediate)
+      if offset != 0 { assembler.loadAddress(.rax, HostAddress(base, offset)) } else { assembler.move(.rax, base) }
+      let missing = emitCheck(entries, lastFit)
+      assembler.load(.rcx, HostAddress(.rcx, 8))
+      return Location(place: HostAddress(.rcx, index: base, offset), missing: missing, free: .rax)
+    }
     switch known[Int(i.rs1)] {
     case .fromPage(let offset) where Int32(exactly: offset + i.immediate) != nil:
       assembler.load(.rax, StateLayout.pageBase)
       assembler.arithmetic(.add, .rax, immediate: Int32(offset + i.immediate))
     default:
-      let source = read(i.rs1, .rax)
-      if source != .rax || i.immediate != 0 { assembler.loadAddress(.rax, HostAddress(source, Int32(i.immediate))) }
+      readInto(.rax, i.rs1)
+      if i.immediate != 0 { assembler.arithmetic(.add, .rax, immediate: Int32(i.immediate)) }
     }
-    return (HostAddress(.rax, 0), emitLookup(isStore: isStore, widthShift: widthShift, aligned: false))
-  }
-
-  /// Looks the address in rax up; leaves the host's in rax. Clobbers rcx and rdx. Returns the jump taken on a miss, with
-  /// the guest's address still in rax.
-  private mutating func emitLookup(isStore: Bool, widthShift: UInt8, aligned: Bool) -> Assembler.Patch {
-    assembler.move(.rcx, .rax, .long)
-    assembler.shift(.right, .rcx, by: 8, .long)
-    assembler.arithmetic(.and, .rcx, immediate: Int32(TranslationCache.indexMask) << 4, .long)
-    assembler.arithmetic(.add, .rcx, isStore ? StateLayout.writeEntries : StateLayout.readEntries)
-    if aligned {
-      // The low bits must be zero: they are compared, too.
-      assembler.move(.rdx, .rax)
-      assembler.arithmetic(.and, .rdx, immediate: -4096 | (1 << Int32(widthShift) - 1))
-    } else {
-      // The page of the last byte: an access across the page's end doesn't match.
-      if widthShift == 0 {
-        assembler.move(.rdx, .rax)
-      } else {
-        assembler.loadAddress(.rdx, HostAddress(.rax, 1 << Int32(widthShift) - 1))
-      }
-      assembler.arithmetic(.and, .rdx, immediate: -4096)
-    }
-    assembler.arithmetic(.compare, .rdx, HostAddress(.rcx, 0))
-    let missing = assembler.jump(if: .notEqual)
+    let missing = emitCheck(entries, lastFit)
+    assembler.arithmetic(.add, .rax, HostAddress(.rcx, 0))
     assembler.arithmetic(.add, .rax, HostAddress(.rcx, 8))
-    return missing
+    return Location(place: HostAddress(.rax), missing: missing, free: .rcx)
   }
 
   mutating func emitLoad(_ step: Step, _ widthShift: UInt8, isSigned: Bool) {
     let i = step.instruction
-    let (place, missing) = locate(step, isStore: false, widthShift: widthShift)
+    let location = locate(step, isStore: false, widthShift: widthShift)
+    let place = location.place
     let host = i.rd == 0 ? HostRegister.rax : target(i.rd)
     switch (widthShift, isSigned) {
     case (0, true): assembler.signExtend8(host, place)
@@ -127,23 +213,22 @@ extension BlockTranslator {
     case (2, false): assembler.load(host, place, .long)
     default: assembler.load(host, place)
     }
-    if let missing {
+    if let missing = location.missing {
       let description = site(step, widthShift: widthShift, isSigned: isSigned)
       postpone(.slowLoad(missing, description.bits, host, assembler.here))
     }
     finish(i.rd)
-    if group?.base == i.rd { group = nil }
   }
 
   mutating func emitStore(_ step: Step, _ widthShift: UInt8) {
     let i = step.instruction
-    let (place, missing) = locate(step, isStore: true, widthShift: widthShift)
-    let pinned = PinnedRegisters.host(i.rs2)
+    let location = locate(step, isStore: true, widthShift: widthShift)
+    let place = location.place
     if i.rs2 == 0, widthShift >= 2 {
       assembler.storeImmediate(place, 0, widthShift == 3 ? .quad : .long)
     } else {
-      // rcx is free once the page is found; rax is as it was where a group had found it before.
-      let value = held == i.rs2 ? .rax : read(i.rs2, .rcx)
+      // rax is as it was where a group had found the page before.
+      let value = held == i.rs2 ? .rax : read(i.rs2, location.free)
       switch widthShift {
       case 0: assembler.store8(place, value)
       case 1: assembler.store16(place, value)
@@ -151,10 +236,12 @@ extension BlockTranslator {
       default: assembler.store(place, value)
       }
     }
-    if let missing {
+    if let missing = location.missing {
       let description = site(step, widthShift: widthShift, isStore: true)
       // x0's place in memory is never written and holds zero.
-      postpone(.slowStore(missing, description.bits, pinned, StateLayout.integer(i.rs2), assembler.here))
+      postpone(
+        .slowStore(
+          missing, description.bits, PinnedRegisters.host(i.rs2), StateLayout.integer(i.rs2), assembler.here))
     }
     nextHeld = held
   }
@@ -164,42 +251,59 @@ extension BlockTranslator {
   mutating func emitFloatLoad(_ step: Step, _ widthShift: UInt8) {
     let i = step.instruction
     checkFloat(step)
-    let (place, missing) = locate(step, isStore: false, widthShift: widthShift)
-    assembler.load(.rax, place, widthShift == 3 ? .quad : .long)
-    if let missing {
+    let location = locate(step, isStore: false, widthShift: widthShift)
+    let format: Assembler.Scalar = widthShift == 3 ? .double : .single
+    // The slow path's value comes in xmm0.
+    let host = location.missing == nil && format == .double ? target(float: i.rd) : .xmm0
+    assembler.load(host, location.place, format)
+    if let missing = location.missing {
       let description = site(step, widthShift: widthShift)
       postpone(.slowFloatLoad(missing, description.bits, assembler.here))
     }
     // Not before: a load that traps leaves it as it was.
     makeFloatDirty()
-    if widthShift == 3 {
-      assembler.store(StateLayout.float(i.rd), .rax)
-      boxed &= ~(1 << UInt32(i.rd))
+    if format == .single {
+      assembler.bitwise(.or, target(float: i.rd), host, .memory(StateLayout.singleBox))
+      finish(float: i.rd, .single)
     } else {
-      assembler.store(StateLayout.float(i.rd), .rax, .long)
-      box(i.rd)
+      write(float: i.rd, host)
     }
   }
 
   mutating func emitFloatStore(_ step: Step, _ widthShift: UInt8) {
     let i = step.instruction
     checkFloat(step)
-    let (place, missing) = locate(step, isStore: true, widthShift: widthShift)
-    assembler.load(.rcx, StateLayout.float(i.rs2), widthShift == 3 ? .quad : .long)
-    assembler.store(place, .rcx, widthShift == 3 ? .quad : .long)
-    if let missing {
+    let format: Assembler.Scalar = widthShift == 3 ? .double : .single
+    // Before the look-up: the slow path stores it, too.
+    let value = read(float: i.rs2, .xmm0)
+    let location = locate(step, isStore: true, widthShift: widthShift)
+    assembler.store(location.place, value, format)
+    if let missing = location.missing {
       let description = site(step, widthShift: widthShift, isStore: true)
-      postpone(.slowStore(missing, description.bits, nil, StateLayout.float(i.rs2), assembler.here))
+      postpone(.slowFloatStore(missing, description.bits, value, assembler.here))
     }
   }
 
   // MARK: atomics (13)
 
+  /// Looks the address in rax up; leaves the host's in rax. Clobbers rcx and rdx. Returns the jump taken on a miss or a
+  /// misaligned address.
+  private mutating func emitAlignedLookup(isStore: Bool, widthShift: UInt8) -> Assembler.Patch {
+    emitEntry(of: .rax, isStore ? StateLayout.writeEntries : StateLayout.readEntries)
+    // The low bits must be zero: they are compared, too.
+    assembler.move(.rdx, .rax)
+    assembler.arithmetic(.and, .rdx, immediate: -4096 | (1 << Int32(widthShift) - 1))
+    assembler.arithmetic(.compare, .rdx, HostAddress(.rcx, 0))
+    let missing = assembler.jump(if: .notEqual)
+    assembler.arithmetic(.add, .rax, HostAddress(.rcx, 8))
+    return missing
+  }
+
   /// An AMO on RAM that is remembered as writable; the interpreter does the others.
   mutating func emitAtomic(_ step: Step, _ width: HostWidth) {
     let i = step.instruction
     readInto(.rax, i.rs1)
-    let missing = emitLookup(isStore: true, widthShift: width == .quad ? 3 : 2, aligned: true)
+    let missing = emitAlignedLookup(isStore: true, widthShift: width == .quad ? 3 : 2)
     switch i.operation {
     case .amoswap_w, .amoswap_d:
       readInto(.rcx, i.rs2)
@@ -235,7 +339,7 @@ extension BlockTranslator {
   mutating func emitLoadReserved(_ step: Step, _ width: HostWidth) {
     let i = step.instruction
     readInto(.rax, i.rs1)
-    let missing = emitLookup(isStore: false, widthShift: width == .quad ? 3 : 2, aligned: true)
+    let missing = emitAlignedLookup(isStore: false, widthShift: width == .quad ? 3 : 2)
     assembler.load(.rcx, HostAddress(.rax), width)
     assembler.arithmetic(.add, .rax, StateLayout.hostToPhysical)
     assembler.store(StateLayout.reservedAddress, .rax)
@@ -250,7 +354,7 @@ extension BlockTranslator {
   mutating func emitStoreConditional(_ step: Step, _ width: HostWidth) {
     let i = step.instruction
     readInto(.rax, i.rs1)
-    let missing = emitLookup(isStore: true, widthShift: width == .quad ? 3 : 2, aligned: true)
+    let missing = emitAlignedLookup(isStore: true, widthShift: width == .quad ? 3 : 2)
     assembler.move(.rdx, .rax)
     assembler.arithmetic(.add, .rax, StateLayout.hostToPhysical)
     assembler.arithmetic(.compare, .rax, StateLayout.reservedAddress)

@@ -2,7 +2,7 @@ import Hart
 
 /// The C functions that generated code calls. `state` is the hart's state, whose `translator` leads back here.
 
-typealias SlowPath = @convention(c) (UnsafeMutableRawPointer, UInt64, UInt32, UInt64) -> UInt32
+typealias SlowPath = @convention(c) (UnsafeMutableRawPointer, UInt64, UInt32) -> UInt32
 
 private func translator(_ state: UnsafeMutableRawPointer) -> Translator {
   Unmanaged<Translator>.fromOpaque(
@@ -11,17 +11,17 @@ private func translator(_ state: UnsafeMutableRawPointer) -> Translator {
 }
 
 /// A load or store that matched no remembered translation.
-let slowAccessFunction: SlowPath = { state, address, bits, value in
-  translator(state).accessSlowly(address, SiteDescription(bits: bits), value)
+let slowAccessFunction: SlowPath = { state, address, bits in
+  translator(state).accessSlowly(address, SiteDescription(bits: bits))
 }
 
 /// Remembers a translation for several accesses to one page; `slowValue` 1 where that went well, else 0.
-let prepareAccessFunction: SlowPath = { state, address, bits, _ in
+let prepareAccessFunction: SlowPath = { state, address, bits in
   translator(state).prepareAccess(address, SiteDescription(bits: bits))
 }
 
 /// Has the interpreter execute one instruction, after which generated code goes on.
-let executeOneFunction: SlowPath = { state, _, bits, _ in
+let executeOneFunction: SlowPath = { state, _, bits in
   translator(state).executeOne(SiteDescription(bits: bits))
 }
 
@@ -34,11 +34,11 @@ extension Translator {
     collectFloatingPointFlags()
   }
 
-  fileprivate func accessSlowly(_ address: UInt64, _ site: SiteDescription, _ value: UInt64) -> UInt32 {
+  fileprivate func accessSlowly(_ address: UInt64, _ site: SiteDescription) -> UInt32 {
     settle(site)
     let width = 1 << Int(site.widthShift)
     if site.isStore {
-      guard hart.storeSlowly(address, width: width, value) else { return leaveForTrap() }
+      guard hart.storeSlowly(address, width: width, state.pointee.slowValue) else { return leaveForTrap() }
       if hart.attention.load(ordering: .relaxed) != 0 {
         state.pointee.pc &+= site.length
         state.pointee.remaining &-= 1
@@ -83,6 +83,9 @@ extension Translator {
       forgottenPages == before, !mustLeave
     {
       state.pointee.remaining &-= site.uncounted
+      if state.pointee.mstatus & MachineStatus.fs == 0 || state.pointee.floatingPointRounding != 0 {
+        state.pointee.isFloatReady = 0
+      }
       return 0
     }
     state.pointee.remaining &-= 1

@@ -25,6 +25,14 @@ enum StateLayout {
   static let guestFloatControl = HostAddress(.rbp, displacement(\.guestFloatControl))
   static let hostFloatControl = HostAddress(.rbp, displacement(\.hostFloatControl))
   static let slowValue = HostAddress(.rbp, displacement(\.slowValue))
+  static let isFloatReady = HostAddress(.rbp, displacement(\.isFloatReady))
+  static let singleBox = HostAddress(.rbp, displacement(\.singleBox))
+  static let doubleSign = HostAddress(.rbp, displacement(\.doubleSign))
+  static let singleSign = HostAddress(.rbp, displacement(\.singleSign))
+  private static let groupSlots = displacement(\.groupSlots)
+  static let groupSlotCount = 8
+  static func groupSlot(_ index: Int) -> HostAddress { HostAddress(.rbp, groupSlots + 8 * Int32(index)) }
+  static let keptGroup = groupSlot(groupSlotCount)
 
   static let hostToPhysical = HostAddress(.rbp, displacement(\.hostToPhysical))
   static let reservedAddress = HostAddress(.rbp, displacement(\.reservedAddress))
@@ -59,6 +67,25 @@ enum PinnedRegisters {
     case 13: .r10
     case 14: .r11
     case 15: .r14
+    default: nil
+    }
+  }
+}
+
+/// The guest's floating-point registers that live in host registers while `isFloatReady`. xmm0, xmm1 and xmm2 are scratch.
+enum PinnedFloats {
+  static let all: [(guest: UInt8, host: VectorRegister)] = (0..<32).compactMap { guest in
+    host(guest).map { (guest, $0) }
+  }
+
+  /// By guest register: fa0-fa7, ft0, ft1, fs0-fs2; nil: it lives in memory.
+  @inline(__always)
+  static func host(_ guest: UInt8) -> VectorRegister? {
+    switch guest {
+    case 10...17: VectorRegister(guest - 7)
+    case 0, 1: VectorRegister(guest + 11)
+    case 8, 9: VectorRegister(guest + 5)
+    case 18: VectorRegister(15)
     default: nil
     }
   }

@@ -103,10 +103,7 @@ package final class Translator: ExecutionEngine {
         }
         if block.assembler.cursor >= end || block.isFull { flush() }
         target = block.translate(page, translations, index)
-        ledger?.add(
-          TranslatedBlock(
-            physical: page.pointee.physical &+ UInt64(index * 2), start: UInt(target), end: block.assembler.here,
-            instructionCount: block.stepCount))
+        note(page, index, target)
       }
       state.pointee.remaining = remaining
       state.pointee.horizon = state.pointee.retired &+ UInt64(remaining)
@@ -120,10 +117,34 @@ package final class Translator: ExecutionEngine {
       case .budget: interpret(Int(remaining), &remaining)
       case .interpretOne where remaining > 0: interpret(1, &remaining)
       case .interpretOn: interpret(Int(remaining), &remaining, untilJump: true)
+      case .ungrouped: if !addUngroupedBlock() { interpret(Int(remaining), &remaining, untilJump: true) }
       default: break
       }
       if reason != .dispatch, mustLeave { return }
     }
+  }
+
+  /// Translates the block at pc without access groups, and leads the jump there that came here for it.
+  /// False where the page isn't known any more or memory is full.
+  private func addUngroupedBlock() -> Bool {
+    let pc = state.pointee.pc
+    let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
+    guard entry.pointee.tag == pc & TranslationCache.pageMask, let page = entry.pointee.page,
+      let entryPoints = page.pointee.entryPoints, block.assembler.cursor < end, !block.isFull,
+      let jump = UnsafeMutablePointer<UInt8>(bitPattern: Int(state.pointee.slowValue) &- code.executableOffset)
+    else { return false }
+    let index = Int(pc & 0xFFF) >> 1
+    let start = block.translate(page, PageTranslations(entryPoints), index, isGrouping: false)
+    block.assembler.fill(Assembler.Patch(location: jump), UInt(start))
+    note(page, index, start)
+    return true
+  }
+
+  private func note(_ page: UnsafeMutablePointer<CodePage>, _ index: Int, _ start: UInt32) {
+    ledger?.add(
+      TranslatedBlock(
+        physical: page.pointee.physical &+ UInt64(index * 2), start: UInt(start), end: block.assembler.here,
+        instructionCount: block.stepCount))
   }
 
   private func interpret(_ count: Int, _ remaining: inout Int64, untilJump: Bool = false) {

@@ -14,10 +14,10 @@ struct AuditReport {
   private let interpreted: HartState
   private let translated: HartState
   private let memory: [String]
-  /// The last instructions before the difference, the oldest first: from the beginning of `block`, if it was found.
+  /// The last instructions before the difference, the oldest first: from the beginning of `blocks`, if there are any.
   private(set) var trace: [Step] = []
-  /// The block that the difference shows behind.
-  private var block: TranslatedBlock?
+  /// The host code that the difference shows behind.
+  private var blocks: [TranslatedBlock] = []
 
   /// `pages` are those that the interpreter changed; RAM holds what the translator has left.
   init(interpreted: HartState, translated: HartState, pages: ArraySlice<Rehearsal.Page>) {
@@ -26,14 +26,16 @@ struct AuditReport {
     memory = Self.memoryDifferences(pages)
   }
 
-  /// Takes the instructions before the difference. The block is the longest that begins among them and ends with them;
-  /// where there is none, the last that begins there.
+  /// Takes the instructions before the difference. The host code is the longest block that begins among them and ends
+  /// with them; where there is none, the last that begins there.
   mutating func setTrace(_ steps: [Step], _ ledger: BlockLedger) {
-    let found = steps.enumerated().compactMap { index, step in
-      step.physical.flatMap(ledger.block(at:)).map { (index: index, block: $0) }
+    let found = steps.enumerated().map { index, step in
+      (index: index, blocks: step.physical.map(ledger.blocks(at:)) ?? [])
     }
-    let guess = found.first { $0.index + $0.block.instructionCount == steps.count } ?? found.last
-    block = guess?.block
+    let guess =
+      found.first { item in item.blocks.contains { item.index + $0.instructionCount == steps.count } }
+      ?? found.last { !$0.blocks.isEmpty }
+    blocks = guess?.blocks ?? []
     trace = Array(steps.dropFirst(guess?.index ?? max(0, steps.count - 16)))
   }
 
@@ -93,7 +95,8 @@ struct AuditReport {
       lines.append(Self.row(old.name, old.value, expected, actual))
     }
     lines += memory
-    if let block { lines += HostCode.description(block) }
+    // The code of before a change isn't of interest, but of the block with and the one without access groups both are.
+    for block in blocks.suffix(2) { lines += HostCode.description(block) }
     return lines.joined(separator: "\n")
   }
 }

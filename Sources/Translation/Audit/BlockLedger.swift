@@ -12,13 +12,14 @@ struct TranslatedBlock {
   }
 }
 
-/// The blocks that stand in the code memory.
+/// The blocks that were translated since the code memory was last empty.
 final class BlockLedger {
-  private var blocks: [UInt64: TranslatedBlock] = [:]
+  private var blocks: [UInt64: [TranslatedBlock]] = [:]
 
-  func add(_ block: TranslatedBlock) { blocks[block.physical] = block }
+  func add(_ block: TranslatedBlock) { blocks[block.physical, default: []].append(block) }
   func removeAll() { blocks.removeAll() }
 
-  /// The latest block whose first instruction lies at a physical address.
-  func block(at physical: UInt64) -> TranslatedBlock? { blocks[physical] }
+  /// Those whose first instruction lies at a physical address, the oldest first: several where code changed, or where
+  /// the first didn't suit.
+  func blocks(at physical: UInt64) -> [TranslatedBlock] { blocks[physical] ?? [] }
 }

@@ -151,6 +151,10 @@ struct Assembler {
   mutating func store8(_ target: HostAddress, _ source: HostRegister) {
     op(0x88, .long, source.number, target, forceREX: true)
   }
+  mutating func store8(_ target: HostAddress, immediate: UInt8) {
+    op(0xC6, .long, 0, target)
+    byte(immediate)
+  }
   mutating func storeImmediate(_ target: HostAddress, _ value: Int32, _ width: HostWidth = .quad) {
     op(0xC7, width, 0, target)
     long(value)
@@ -278,6 +282,13 @@ struct Assembler {
     let prefix: UInt8 = kind == .left ? 1 : (kind == .right ? 3 : 2)
     vex(2, prefix, wide: width == .quad, 0xF7, target.number, count.number, source.number)
   }
+  /// rorx (BMI2): target = source rotated right.
+  mutating func rotateRight(
+    _ target: HostRegister, _ source: HostRegister, by count: UInt8, _ width: HostWidth = .quad
+  ) {
+    vex(3, 3, wide: width == .quad, 0xF0, target.number, 0, source.number)
+    byte(count)
+  }
   /// andn (BMI1): target = ~inverted & other.
   mutating func andNot(_ target: HostRegister, inverted: HostRegister, _ other: HostRegister) {
     vex(2, 0, wide: true, 0xF2, target.number, inverted.number, other.number)
@@ -387,58 +398,103 @@ struct Assembler {
 
   // MARK: floating point
 
-  /// Scalar formats: their prefix in SSE encodings.
-  enum Scalar: UInt8 {
-    case single = 0xF3
-    case double = 0xF2
+  enum Scalar { case single, double }
+
+  /// The prefix's number in VEX encodings.
+  @inline(__always) private func prefix(_ format: Scalar) -> UInt8 { format == .double ? 3 : 2 }
+
+  /// VEX forms of map 1 (0F) with a register or memory as last operand.
+  @inline(__always) private mutating func vex(
+    _ prefix: UInt8, _ opcode: UInt8, _ register: UInt8, _ second: UInt8, _ other: FloatOperand, wide: Bool = false
+  ) {
+    switch other {
+    case .register(let other): vex(1, prefix, wide: wide, opcode, register, second, other.number)
+    case .memory(let place): vex(1, prefix, wide: wide, opcode, register, second, place)
+    }
   }
 
+  /// vmovss, vmovsd: what is above the format's bits becomes zero.
   mutating func load(_ target: VectorRegister, _ source: HostAddress, _ format: Scalar) {
-    op0F(0x10, .long, target.number, source, prefix: format.rawValue)
+    vex(1, prefix(format), wide: false, 0x10, target.number, 0, source)
   }
   mutating func store(_ target: HostAddress, _ source: VectorRegister, _ format: Scalar) {
-    op0F(0x11, .long, source.number, target, prefix: format.rawValue)
+    vex(1, prefix(format), wide: false, 0x11, source.number, 0, target)
   }
-  /// addss ... sqrtsd: 0x58 add, 0x59 mul, 0x5C sub, 0x5E div, 0x51 sqrt.
-  enum ScalarOperation: UInt8 { case add = 0x58, multiply = 0x59, subtract = 0x5C, divide = 0x5E, squareRoot = 0x51 }
-
-  mutating func scalar(_ operation: ScalarOperation, _ target: VectorRegister, _ source: HostAddress, _ format: Scalar)
-  {
-    op0F(operation.rawValue, .long, target.number, source, prefix: format.rawValue)
+  /// vmovapd
+  mutating func move(_ target: VectorRegister, _ source: VectorRegister) {
+    vex(1, 1, wide: false, 0x28, target.number, 0, source.number)
   }
-  /// ucomis: flags from a comparison that is quiet; `signaling`: comis.
-  mutating func compare(_ left: VectorRegister, _ right: HostAddress, _ format: Scalar, signaling: Bool) {
-    op0F(signaling ? 0x2F : 0x2E, .long, left.number, right, prefix: format == .double ? 0x66 : 0)
+  /// vaddss ... vsqrtsd: 0x58 add, 0x59 mul, 0x5C sub, 0x5D min, 0x5E div, 0x5F max, 0x51 sqrt.
+  enum ScalarOperation: UInt8 {
+    case add = 0x58, multiply = 0x59, subtract = 0x5C, minimum = 0x5D, divide = 0x5E, maximum = 0x5F, squareRoot = 0x51
   }
-  mutating func compare(_ left: VectorRegister, _ right: VectorRegister, _ format: Scalar, signaling: Bool) {
-    op0F(signaling ? 0x2F : 0x2E, .long, left.number, right.number, prefix: format == .double ? 0x66 : 0)
+  /// target = left OP right, with the bits above the format's from `left`. A root is of `right`.
+  mutating func scalar(
+    _ operation: ScalarOperation, _ target: VectorRegister, _ left: VectorRegister, _ right: FloatOperand,
+    _ format: Scalar
+  ) { vex(prefix(format), operation.rawValue, target.number, left.number, right) }
+  /// vroundss, vroundsd, with the rounding of MXCSR's encoding: 1 down, 2 up.
+  mutating func round(
+    _ target: VectorRegister, _ left: VectorRegister, _ right: VectorRegister, _ rounding: UInt8, _ format: Scalar
+  ) {
+    vex(3, 1, wide: false, format == .double ? 0x0B : 0x0A, target.number, left.number, right.number)
+    byte(rounding)
   }
-  /// cvtss2sd and cvtsd2ss: from `format` to the other.
-  mutating func convert(_ target: VectorRegister, _ source: HostAddress, from format: Scalar) {
-    op0F(0x5A, .long, target.number, source, prefix: format.rawValue)
+  /// vandpd, vandnpd (left inverted), vorpd, vxorpd by their opcode.
+  enum FloatBitwise: UInt8 { case and = 0x54, andNot = 0x55, or = 0x56, xor = 0x57 }
+  mutating func bitwise(
+    _ operation: FloatBitwise, _ target: VectorRegister, _ left: VectorRegister, _ right: FloatOperand
+  ) { vex(1, operation.rawValue, target.number, left.number, right) }
+  /// vpcmpeqd with itself: all ones.
+  mutating func setOnes(_ target: VectorRegister) {
+    vex(1, 1, wide: false, 0x76, target.number, target.number, target.number)
   }
-  /// cvtsi2ss, cvtsi2sd
-  mutating func convert(_ target: VectorRegister, _ source: HostRegister, _ width: HostWidth, to format: Scalar) {
-    op0F(0x2A, width, target.number, source.number, prefix: format.rawValue)
+  /// vucomis: flags from a comparison that is quiet; `signaling`: vcomis.
+  mutating func compare(_ left: VectorRegister, _ right: FloatOperand, _ format: Scalar, signaling: Bool) {
+    vex(format == .double ? 1 : 0, signaling ? 0x2F : 0x2E, left.number, 0, right)
   }
-  /// cvttss2si, cvttsd2si; `truncating` false: cvtss2si, cvtsd2si, which round as MXCSR says.
+  /// vcvtss2sd and vcvtsd2ss: from `format` to the other; the bits above the result from `upper`.
   mutating func convert(
-    _ target: HostRegister, _ source: HostAddress, from format: Scalar, _ width: HostWidth, truncating: Bool
-  ) { op0F(truncating ? 0x2C : 0x2D, width, target.number, source, prefix: format.rawValue) }
-  /// vfmadd132 and its relatives: target = ±(target * third) ± second.
+    _ target: VectorRegister, _ source: FloatOperand, upper: VectorRegister, from format: Scalar
+  ) { vex(prefix(format), 0x5A, target.number, upper.number, source) }
+  /// vcvtsi2ss, vcvtsi2sd; the bits above the result from `upper`.
+  mutating func convert(
+    _ target: VectorRegister, _ source: HostRegister, upper: VectorRegister, _ width: HostWidth, to format: Scalar
+  ) { vex(1, prefix(format), wide: width == .quad, 0x2A, target.number, upper.number, source.number) }
+  /// vcvttss2si, vcvttsd2si; `truncating` false: vcvtss2si, vcvtsd2si, which round as MXCSR says.
+  mutating func convert(
+    _ target: HostRegister, _ source: FloatOperand, from format: Scalar, _ width: HostWidth, truncating: Bool
+  ) { vex(prefix(format), truncating ? 0x2C : 0x2D, target.number, 0, source, wide: width == .quad) }
+  /// vfmadd213 and its relatives: target = ±(second * target) ± addend.
   mutating func fusedMultiplyAdd(
-    _ target: VectorRegister, multiplier: HostAddress, addend: VectorRegister, negatedProduct: Bool,
+    _ target: VectorRegister, _ second: VectorRegister, addend: FloatOperand, negatedProduct: Bool,
     negatedAddend: Bool, _ format: Scalar
   ) {
-    let opcode: UInt8 = negatedProduct ? (negatedAddend ? 0x9F : 0x9D) : (negatedAddend ? 0x9B : 0x99)
-    vex(2, 1, wide: format == .double, opcode, target.number, addend.number, multiplier)
+    let opcode: UInt8 = negatedProduct ? (negatedAddend ? 0xAF : 0xAD) : (negatedAddend ? 0xAB : 0xA9)
+    switch addend {
+    case .register(let addend):
+      vex(2, 1, wide: format == .double, opcode, target.number, second.number, addend.number)
+    case .memory(let place): vex(2, 1, wide: format == .double, opcode, target.number, second.number, place)
+    }
+  }
+  /// vpextrd of bits 32-63.
+  mutating func moveUpper(_ target: HostRegister, _ source: VectorRegister) {
+    vex(3, 1, wide: false, 0x16, source.number, 0, target.number)
+    byte(1)
+  }
+  /// vmovd: the lower 32 bits, the others zero.
+  mutating func moveLong(_ target: VectorRegister, _ source: HostRegister) {
+    vex(1, 1, wide: false, 0x6E, target.number, 0, source.number)
+  }
+  mutating func moveLong(_ target: HostRegister, _ source: VectorRegister) {
+    vex(1, 1, wide: false, 0x7E, source.number, 0, target.number)
   }
   /// movq between register files.
   mutating func move(_ target: VectorRegister, _ source: HostRegister) {
-    op0F(0x6E, .quad, target.number, source.number, prefix: 0x66)
+    vex(1, 1, wide: true, 0x6E, target.number, 0, source.number)
   }
   mutating func move(_ target: HostRegister, _ source: VectorRegister) {
-    op0F(0x7E, .quad, source.number, target.number, prefix: 0x66)
+    vex(1, 1, wide: true, 0x7E, source.number, 0, target.number)
   }
   /// pclmulqdq of the low halves.
   mutating func carrylessMultiply(_ target: VectorRegister, _ source: VectorRegister) {
@@ -454,8 +510,10 @@ struct Assembler {
     op0F(0x73, .long, 3, target.number, prefix: 0x66)
     byte(8)
   }
-  /// xorps with itself: zero, and no dependency on what it held.
-  mutating func clear(_ target: VectorRegister) { op0F(0x57, .long, target.number, target.number) }
+  /// vxorps with itself: zero, and no dependency on what it held.
+  mutating func clear(_ target: VectorRegister) {
+    vex(1, 0, wide: false, 0x57, target.number, target.number, target.number)
+  }
   mutating func loadControl(_ source: HostAddress) { op0F(0xAE, .long, 2, source) }
   mutating func storeControl(_ target: HostAddress) { op0F(0xAE, .long, 3, target) }
 }

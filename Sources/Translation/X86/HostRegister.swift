@@ -28,6 +28,13 @@ struct VectorRegister: Equatable, Sendable {
 
   static let xmm0 = VectorRegister(0)
   static let xmm1 = VectorRegister(1)
+  static let xmm2 = VectorRegister(2)
+}
+
+/// The last operand of a floating-point instruction.
+enum FloatOperand: Sendable {
+  case register(VectorRegister)
+  case memory(HostAddress)
 }
 
 /// A memory operand: base + displacement, or base + index * scale + displacement.
