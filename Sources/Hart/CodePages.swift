@@ -147,6 +147,7 @@ extension Hart {
     isFetchConfined = false
     let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
     entry.pointee = FetchEntry(tag: pc & TranslationCache.pageMask, page: page)
+    fetchContext.pointee.fetchPages.note(pc)
     entry.pointee.entryPoints = page.pointee.entryPoints ?? absentEntryPoints
     if translation.shift > 12, translation.shift < 63 {
       TranslationCache.noteLargePage(fetchContext, address: pc, shift: translation.shift)

@@ -39,7 +39,7 @@ extension Hart {
 
   /// Every interrupt that is pending now: lines from outside, timers, and SEIP as software set it.
   @inline(__always)
-  var pendingInterrupts: UInt64 { lines.load(ordering: .relaxed) | state.pointee.softwareExternal }
+  var pendingInterrupts: UInt64 { lines.pointee.load(ordering: .relaxed) | state.pointee.softwareExternal }
 
   var hasSupervisorTimer: Bool { state.pointee.menvcfg & EnvironmentConfiguration.supervisorTimer != 0 }
 

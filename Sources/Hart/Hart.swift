@@ -70,7 +70,7 @@ public final class Hart: @unchecked Sendable {
   var rehearsal: Rehearsal?
 
   /// Interrupt lines from outside and timers, as bits of mip.
-  let lines = Atomic<UInt64>(0)
+  let lines: UnsafeMutablePointer<Atomic<UInt64>>
   /// mtimecmp.
   private let timeCompare = Atomic<UInt64>(~0)
   /// Bits of `Attention`: what the run loop should see to before the next instructions.
@@ -129,6 +129,8 @@ public final class Hart: @unchecked Sendable {
         readEntries: bare.pointee.read, writeEntries: bare.pointee.write, fetchEntries: bare.pointee.fetch))
     x = UnsafeMutableRawPointer(state).advanced(by: MemoryLayout<HartState>.offset(of: \.x)!)
       .assumingMemoryBound(to: UInt64.self)
+    lines = UnsafeMutableRawPointer(state).advanced(by: MemoryLayout<HartState>.offset(of: \.lines)!)
+      .assumingMemoryBound(to: Atomic<UInt64>.self)
     straddlingSlots = .allocate(capacity: 3)
     straddlingSlots.initialize(repeating: CodePages.undecoded, count: 3)
     straddlingSlots[1].auxiliary = SlotKind.pageEnd
@@ -156,7 +158,7 @@ public final class Hart: @unchecked Sendable {
     isMemoryOpen = false
     isBegunAnew = false
     timeCompare.store(~0, ordering: .relaxed)
-    lines.store(0, ordering: .relaxed)
+    lines.pointee.store(0, ordering: .relaxed)
     requests.withLock { $0.start = nil }
     lifecycleState.store(Lifecycle.stopped.rawValue, ordering: .releasing)
     selectContexts()
@@ -217,9 +219,11 @@ public final class Hart: @unchecked Sendable {
 
   func setLine(_ bits: UInt64, _ level: Bool) {
     if level {
-      if lines.load(ordering: .relaxed) & bits != bits { lines.bitwiseOr(bits, ordering: .sequentiallyConsistent) }
-    } else if lines.load(ordering: .relaxed) & bits != 0 {
-      lines.bitwiseAnd(~bits, ordering: .sequentiallyConsistent)
+      if lines.pointee.load(ordering: .relaxed) & bits != bits {
+        lines.pointee.bitwiseOr(bits, ordering: .sequentiallyConsistent)
+      }
+    } else if lines.pointee.load(ordering: .relaxed) & bits != 0 {
+      lines.pointee.bitwiseAnd(~bits, ordering: .sequentiallyConsistent)
     }
   }
 
@@ -345,10 +349,10 @@ public final class Hart: @unchecked Sendable {
     if let start = requests.withLock({ $0.takeStart() }) { begin(start) }
   }
 
-  var interruptLines: UInt64 { lines.load(ordering: .acquiring) }
+  var interruptLines: UInt64 { lines.pointee.load(ordering: .acquiring) }
 
   func restoreWires(lines: UInt64, timeCompare: UInt64, lifecycle: Lifecycle) {
-    self.lines.store(lines, ordering: .releasing)
+    self.lines.pointee.store(lines, ordering: .releasing)
     self.timeCompare.store(timeCompare, ordering: .releasing)
     lifecycleState.store(lifecycle.rawValue, ordering: .releasing)
   }

@@ -54,6 +54,8 @@ package struct HartState {
   package var senvcfg: UInt64 = 0
   package var satp: UInt64 = 0
   package var stimecmp: UInt64 = ~0
+  /// Interrupt lines that are raised, as bits of mip; any thread changes them, atomically: see `Hart.lines`.
+  package var lines: UInt64 = 0
   /// The part of mip.SEIP that M-mode software sets; the interrupt controller's line is kept apart (3.1.9).
   package var softwareExternal: UInt64 = 0
   /// mcycle and minstret minus `retired`.
@@ -79,9 +81,14 @@ package struct HartState {
   /// 1 while the pinned floating-point registers and MXCSR hold the guest's: then mstatus.FS isn't off and frm is
   /// round-to-nearest-even.
   package var isFloatReady: UInt8 = 0
-  /// MXCSR for generated code, and for Swift.
+  /// MXCSR for generated code: its flags are those met since they were last moved to `floatingPointFlags`.
   package var guestFloatControl: UInt32 = 0x1F80
-  package var hostFloatControl: UInt32 = 0x1F80
+  /// fflags by the exception flags of MXCSR (Intel SDM, volume 1, 10.2.3).
+  package var flagsOfHost = InlineArray<64, UInt8> { host in
+    UInt8(
+      (host & 1 != 0 ? 16 : 0) | (host & 4 != 0 ? 8 : 0) | (host & 8 != 0 ? 4 : 0) | (host & 16 != 0 ? 2 : 0)
+        | (host & 32 != 0 ? 1 : 0))
+  }
   /// Added to a host address in RAM gives the guest's physical address.
   package var hostToPhysical: UInt64 = 0
   /// What generated code hands to a slow path (the value of a store), and a slow path to generated code.
@@ -98,7 +105,7 @@ package struct HartState {
 
 /// Bits of mstatus and sstatus (Privileged Architecture, 3.1.6).
 package enum MachineStatus {
-  static let sie: UInt64 = 1 << 1
+  package static let sie: UInt64 = 1 << 1
   static let mie: UInt64 = 1 << 3
   static let spie: UInt64 = 1 << 5
   static let mpie: UInt64 = 1 << 7
@@ -107,8 +114,8 @@ package enum MachineStatus {
   static let mpp: UInt64 = 3 << 11
   package static let fs: UInt64 = 3 << 13
   static let mprv: UInt64 = 1 << 17
-  static let sum: UInt64 = 1 << 18
-  static let mxr: UInt64 = 1 << 19
+  package static let sum: UInt64 = 1 << 18
+  package static let mxr: UInt64 = 1 << 19
   static let tvm: UInt64 = 1 << 20
   static let tw: UInt64 = 1 << 21
   static let tsr: UInt64 = 1 << 22
@@ -116,8 +123,8 @@ package enum MachineStatus {
   /// UXL = SXL = 64 bits.
   static let fixed: UInt64 = 2 << 32 | 2 << 34
   static let writable = sie | mie | spie | mpie | spp | mpp | fs | mprv | sum | mxr | tvm | tw | tsr
-  static let supervisorVisible = sie | spie | spp | fs | sum | mxr | 3 << 32 | sd
-  static let supervisorWritable = sie | spie | spp | fs | sum | mxr
+  package static let supervisorVisible = sie | spie | spp | fs | sum | mxr | 3 << 32 | sd
+  package static let supervisorWritable = sie | spie | spp | fs | sum | mxr
 }
 
 /// Exception codes (Privileged Architecture, table 14). Interrupts have the top bit set.

@@ -18,6 +18,7 @@ extension Hart {
       tag: virtualPage, addend: UInt64(UInt(bitPattern: bytes.baseAddress!)) &- virtualPage)
     entries[index] = entry
     entries[TranslationCache.secondSlot(address)] = entry
+    dataContext.pointee.pages.note(address)
     if kind == .store { didRememberStore(index) }
     if translation.shift > 12, translation.shift < 63 {
       TranslationCache.noteLargePage(dataContext, address: address, shift: translation.shift)

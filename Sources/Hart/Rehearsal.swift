@@ -116,7 +116,7 @@ extension Hart {
 
   /// Puts the state back to what it was. Nothing that lies outside of `HartState` may have changed since.
   package func restore(_ saved: UnsafePointer<HartState>) {
-    state.update(from: saved, count: 1)
+    HartState.copy(saved, to: state)
     selectContexts()
     useContexts()
   }

@@ -13,6 +13,16 @@ extension HartState {
 
   private static func offset(_ path: PartialKeyPath<HartState>) -> Int { MemoryLayout<HartState>.offset(of: path)! }
 
+  private static let linesRange = offset(\.lines)..<offset(\.lines) + 8
+
+  /// Takes over everything but the interrupt lines, which other threads may change at this moment.
+  static func copy(_ source: UnsafePointer<HartState>, to target: UnsafeMutablePointer<HartState>) {
+    let (from, to) = (UnsafeRawPointer(source), UnsafeMutableRawPointer(target))
+    let end = linesRange.upperBound
+    memcpy(to, from, linesRange.lowerBound)
+    memcpy(to + end, from + end, MemoryLayout<HartState>.size - end)
+  }
+
   /// In bytes from the state's beginning. Fields that lie side by side have no gaps between them.
   private static let visibleRanges: [Range<Int>] = [
     // Without the place that takes writes to x0.
@@ -20,7 +30,9 @@ extension HartState {
     offset(\.f)..<offset(\.floatingPointRounding) + 1,
     offset(\.retired)..<offset(\.retired) + 8,
     offset(\.reservedAddress)..<offset(\.reservedAddress) + 8,
-    offset(\.mstatus)..<offset(\.isWaiting) + 1,
+    // Without the interrupt lines, which others change.
+    offset(\.mstatus)..<linesRange.lowerBound,
+    linesRange.upperBound..<offset(\.isWaiting) + 1,
   ]
 
   /// The same, by the names of the specifications.

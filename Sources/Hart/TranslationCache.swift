@@ -69,9 +69,35 @@ package struct TranslationCache {
     let read: UnsafeMutablePointer<TranslationEntry>
     let write: UnsafeMutablePointer<TranslationEntry>
     let fetch: UnsafeMutablePointer<FetchEntry>
+    /// The pages remembered since the context was last empty.
+    var pages: PageLog
+    var fetchPages: PageLog
   }
 
-  static let contextCount = 8
+  /// A list of page addresses, that few entries are emptied one by one. It overflows into "any".
+  struct PageLog {
+    private let addresses: UnsafeMutablePointer<UInt64>
+    private(set) var count = 0
+    static let capacity = 512
+
+    init() { addresses = .allocate(capacity: Self.capacity) }
+
+    func deallocate() { addresses.deallocate() }
+
+    var isAny: Bool { count > Self.capacity }
+
+    @inline(__always)
+    mutating func note(_ address: UInt64) {
+      if count < Self.capacity { addresses[count] = address }
+      if count <= Self.capacity { count += 1 }
+    }
+
+    subscript(_ index: Int) -> UInt64 { addresses[index] }
+
+    mutating func empty() { count = 0 }
+  }
+
+  static let contextCount = 16
   private let contexts: UnsafeMutablePointer<Context>
   /// Both tables' slots, remembering nothing.
   private let emptyEntries: UnsafeMutablePointer<TranslationEntry>
@@ -93,7 +119,7 @@ package struct TranslationCache {
       (contexts + index).initialize(
         to: Context(
           key: TranslationKey(satp: 0, mode: ~0), lastUse: 0, isValid: false, largeLow: (0, 0), largeHigh: (0, 0),
-          read: read, write: write, fetch: fetch))
+          read: read, write: write, fetch: fetch, pages: PageLog(), fetchPages: PageLog()))
     }
   }
 
@@ -102,6 +128,8 @@ package struct TranslationCache {
       contexts[index].read.deallocate()
       contexts[index].write.deallocate()
       contexts[index].fetch.deallocate()
+      contexts[index].pages.deallocate()
+      contexts[index].fetchPages.deallocate()
     }
     contexts.deallocate()
     emptyEntries.deallocate()
@@ -132,9 +160,22 @@ package struct TranslationCache {
   }
 
   private func clear(_ context: UnsafeMutablePointer<Context>) {
-    context.pointee.read.update(from: emptyEntries, count: Self.totalCount)
-    context.pointee.write.update(from: emptyEntries, count: Self.totalCount)
-    context.pointee.fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
+    if context.pointee.pages.isAny {
+      context.pointee.read.update(from: emptyEntries, count: Self.totalCount)
+      context.pointee.write.update(from: emptyEntries, count: Self.totalCount)
+    } else {
+      for index in 0..<context.pointee.pages.count {
+        let address = context.pointee.pages[index]
+        let slot = Int(address >> 12 & Self.indexMask)
+        let second = Self.secondSlot(address)
+        context.pointee.read[slot] = Self.invalid(slot)
+        context.pointee.write[slot] = Self.invalid(slot)
+        context.pointee.read[second].tag = ~0
+        context.pointee.write[second].tag = ~0
+      }
+    }
+    context.pointee.pages.empty()
+    clearFetch(context)
     context.pointee.largeLow = (0, 0)
     context.pointee.largeHigh = (0, 0)
   }
@@ -150,9 +191,18 @@ package struct TranslationCache {
 
   /// Forgets the fetch translations of all contexts (FENCE.I: the code behind them must be looked at again).
   func clearFetch() {
-    for index in 0..<Self.contextCount where contexts[index].isValid {
-      contexts[index].fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
+    for index in 0..<Self.contextCount where contexts[index].isValid { clearFetch(contexts + index) }
+  }
+
+  private func clearFetch(_ context: UnsafeMutablePointer<Context>) {
+    if context.pointee.fetchPages.isAny {
+      context.pointee.fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
+    } else {
+      for index in 0..<context.pointee.fetchPages.count {
+        context.pointee.fetch[Int(context.pointee.fetchPages[index] >> 12 & Self.fetchIndexMask)].tag = ~0
+      }
     }
+    context.pointee.fetchPages.empty()
   }
 
   /// Forgets what stands for the page of `address`, in one address space or in all.

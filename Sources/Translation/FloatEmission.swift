@@ -380,4 +380,44 @@ extension BlockTranslator {
     finishNumber(i.rd, source == .single ? .double : .single)
     leaveToInterpreter(step, misses)
   }
+
+  // MARK: fflags (20.2)
+
+  /// The number of the CSR.
+  static let fflags: Int64 = 0x001
+
+  /// Leaves fflags in eax: those the guest has set or seen, and what MXCSR has gathered since.
+  private mutating func emitFlags() {
+    assembler.storeControl(StateLayout.guestFloatControl)
+    assembler.load(.rax, StateLayout.guestFloatControl, .long)
+    assembler.arithmetic(.and, .rax, immediate: 0x3F, .long)
+    assembler.zeroExtend8(.rax, StateLayout.flagsOfHost(.rax))
+    assembler.or8(.rax, StateLayout.floatFlags)
+  }
+
+  mutating func emitFlagsRead(_ step: Step) {
+    checkFloat(step)
+    emitFlags()
+    write(step.instruction.rd, .rax)
+  }
+
+  mutating func emitFlagsWrite(_ step: Step) {
+    let i = step.instruction
+    checkFloat(step)
+    makeFloatDirty()
+    if i.operation == .csrrw { readInto(.rcx, i.rs1) } else { assembler.moveImmediate(.rcx, UInt64(i.rs1)) }
+    if i.rd != 0 {
+      emitFlags()
+      write(i.rd, .rax)
+    } else {
+      assembler.storeControl(StateLayout.guestFloatControl)
+    }
+    assembler.arithmetic(.and, .rcx, immediate: 31, .long)
+    assembler.store8(StateLayout.floatFlags, .rcx)
+    assembler.test(StateLayout.guestFloatControl, immediate: 0x3F)
+    let clean = assembler.jump(if: .equal)
+    assembler.arithmetic(.and, StateLayout.guestFloatControl, immediate: ~0x3F, .long)
+    assembler.loadControl(StateLayout.guestFloatControl)
+    assembler.fillHere(clean)
+  }
 }

@@ -200,6 +200,11 @@ extension BlockTranslator {
     case .amoswap_w, .amoadd_w, .amoand_w, .amoor_w, .amoxor_w: emitAtomic(step, .long)
     case .amoswap_d, .amoadd_d, .amoand_d, .amoor_d, .amoxor_d: emitAtomic(step, .quad)
 
+    case .csrrs where i.immediate == Self.fflags && i.rs1 == 0: emitFlagsRead(step)
+    case .csrrw where i.immediate == Self.fflags, .csrrwi where i.immediate == Self.fflags: emitFlagsWrite(step)
+
+    case .csrrw, .csrrs, .csrrc, .csrrwi, .csrrsi, .csrrci: emitControlRegister(step)
+
     default:
       if i.operation.effects.contains(.usesFloatingPoint) {
         emitFloat(step)
@@ -436,6 +441,13 @@ extension BlockTranslator {
     if PinnedRegisters.host(right) == host, PinnedRegisters.host(left) != host {
       if commutes { swap(&left, &right) } else { host = .rax }
     }
+    if width == .quad, i.rd == left, PinnedRegisters.host(left) == nil, held != left,
+      let source = PinnedRegisters.host(right)
+    {
+      assembler.arithmetic(operation, StateLayout.integer(left), source)
+      known[Int(left)] = .nothing
+      return
+    }
     readInto(host, left, unless: host)
     arithmetic(operation, host, right, width)
     if width == .long {
@@ -451,7 +463,8 @@ extension BlockTranslator {
     let host = target(i.rd)
     readInto(host, i.rs1, unless: host)
     assembler.shift(kind, host, by: UInt8(i.immediate), width)
-    if width == .long { assembler.signExtend32(host, host) }
+    // What was shifted right has no sign.
+    if width == .long, kind != .right || i.immediate == 0 { assembler.signExtend32(host, host) }
     finish(i.rd)
   }
 

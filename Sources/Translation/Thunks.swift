@@ -52,8 +52,8 @@ struct Thunks {
     a.store(StateLayout.remaining, PinnedRegisters.remaining)
     ifFloatReady(&a) { a in
       for (guest, host) in PinnedFloats.all { a.store(StateLayout.float(guest), host, .double) }
+      // It masks all exceptions and rounds to nearest: as Swift expects.
       a.storeControl(StateLayout.guestFloatControl)
-      a.loadControl(StateLayout.hostFloatControl)
     }
   }
 

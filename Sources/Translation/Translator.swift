@@ -157,7 +157,7 @@ package final class Translator: ExecutionEngine {
 
   var mustLeave: Bool { hart.hasReasonToLeave }
 
-  /// Moves the exceptions that generated code has met from MXCSR (Intel SDM, volume 1, 10.2.3) to fflags.
+  /// Moves the exceptions that generated code has met from MXCSR to fflags.
   @inline(__always)
   func collectFloatingPointFlags() {
     let flags = state.pointee.guestFloatControl & 0x3F
@@ -166,12 +166,7 @@ package final class Translator: ExecutionEngine {
 
   @inline(never)
   private func moveFloatingPointFlags(_ flags: UInt32) {
-    var guest: UInt8 = 0
-    if flags & 1 != 0 { guest |= 16 }
-    if flags & 4 != 0 { guest |= 8 }
-    if flags & 8 != 0 { guest |= 4 }
-    if flags & 16 != 0 { guest |= 2 }
-    if flags & 32 != 0 { guest |= 1 }
+    let guest = state.pointee.flagsOfHost[Int(flags)]
     if state.pointee.floatingPointFlags | guest != state.pointee.floatingPointFlags {
       state.pointee.floatingPointFlags |= guest
       state.pointee.mstatus |= MachineStatus.fs

@@ -248,6 +248,13 @@ struct Assembler {
     op(0xF7, width, 0, left)
     long(immediate)
   }
+  mutating func test(_ left: HostAddress, immediate: Int32) {
+    op(0xF7, .long, 0, left)
+    long(immediate)
+  }
+  mutating func or8(_ target: HostRegister, _ source: HostAddress) {
+    op(0x0A, .long, target.number, source, forceREX: true)
+  }
   mutating func negate(_ target: HostRegister, _ width: HostWidth = .quad) { op(0xF7, width, 3, target) }
   mutating func not(_ target: HostRegister, _ width: HostWidth = .quad) { op(0xF7, width, 2, target) }
   mutating func multiply(_ target: HostRegister, _ source: HostRegister, _ width: HostWidth = .quad) {
