@@ -75,7 +75,7 @@ let package = Package(
     tests("Network", ["HostSystem"]),
     tests("Console", ["HostSystem"]),
     tests("Virtio", ["Bus", "HostSystem", "Storage", "Network", "Console"]),
-    tests("Board", ["Hart", "RISCV", "Bus", "HostSystem", "Virtio", "Console"]),
+    tests("Board", ["Translation", "Hart", "RISCV", "Bus", "HostSystem", "Virtio", "Console"]),
     tests("Images", ["HostSystem", "Storage", "HTTPTestServer", .product(name: "Crypto", package: "swift-crypto")]),
     tests("Yadori", ["Console"]),
     tests(

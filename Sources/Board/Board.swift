@@ -54,12 +54,12 @@ public final class Board: @unchecked Sendable {
       hasFlash: configuration.flash.0 != nil)
     memory = try GuestMemory(base: PhysicalAddress(MemoryMap.ramBase), size: configuration.memorySize)
     let addressSpace = AddressSpace(memory: memory)
-    let clock = GuestClock()
+    let clock = GuestClock(slowdown: configuration.engine?.clockSlowdown ?? 1)
     let loop = try EventLoop()
     let harts = (0..<configuration.hartCount).map { identifier in
       Hart(identifier: identifier, addressSpace: addressSpace, clock: clock, configuration: configuration.hart)
     }
-    try EngineChoice.install(configuration.engine, on: harts)
+    try EngineChoice.install(configuration.engine, on: harts, beside: loop)
     self.addressSpace = addressSpace
     self.clock = clock
     self.loop = loop
@@ -254,6 +254,8 @@ extension Board: HartEnvironment {
     semihosting.call(hart)
     return true
   }
+
+  public func engineFailed(_ hart: Hart, _ reason: String) { power(.failed(reason)) }
 
   public func watchedStore(_ hart: Hart, at address: PhysicalAddress, width: Int, value: UInt64) {
     hostTarget?.stored(at: address, width: width)

@@ -11,17 +11,25 @@ public final class GuestClock: @unchecked Sendable {
   /// Added to the host's clock (in ticks) to get the guest's; set anew at restore and by writes to mtime.
   private let offset: Atomic<UInt64>
 
+  /// How much slower than the host's clock it goes.
+  public let slowdown: UInt64
+
   /// A clock that reads `start` ticks now.
-  public init(start: UInt64 = 0) {
-    offset = Atomic(start &- GuestClock.hostTicks())
+  public init(start: UInt64 = 0, slowdown: UInt64 = 1) {
+    self.slowdown = slowdown
+    offset = Atomic(start &- GuestClock.hostTicks(slowdown))
   }
 
-  private static func hostTicks() -> UInt64 { MonotonicClock.nanoseconds() / nanosecondsPerTick }
+  @inline(__always)
+  private static func hostTicks(_ slowdown: UInt64) -> UInt64 {
+    let ticks = MonotonicClock.nanoseconds() / nanosecondsPerTick
+    return slowdown == 1 ? ticks : ticks / slowdown
+  }
 
   /// Ticks since the guest's power-on, while it ran.
   @inline(__always)
-  public func ticks() -> UInt64 { GuestClock.hostTicks() &+ offset.load(ordering: .relaxed) }
+  public func ticks() -> UInt64 { GuestClock.hostTicks(slowdown) &+ offset.load(ordering: .relaxed) }
 
   /// Makes the clock read `ticks` now.
-  public func set(_ ticks: UInt64) { offset.store(ticks &- GuestClock.hostTicks(), ordering: .relaxed) }
+  public func set(_ ticks: UInt64) { offset.store(ticks &- GuestClock.hostTicks(slowdown), ordering: .relaxed) }
 }

@@ -3,13 +3,13 @@ import Translation
 
 /// What executes a machine's instructions, as flags.
 struct EngineOptions: ParsableArguments {
-  @Option(help: "What executes instructions: interpreter or translator (translator where the host allows it).")
+  @Option(help: "What executes instructions: interpreter, translator (where the host allows it) or audit.")
   var engine: Engine?
 
   @Option(help: "How often code is reached before it is translated: 1 to 255.")
   var threshold: Int?
 
-  enum Engine: String, ExpressibleByArgument, CaseIterable { case interpreter, translator }
+  enum Engine: String, ExpressibleByArgument, CaseIterable { case interpreter, translator, audit }
 
   /// Nil: the best that the host can run. Throws for a threshold that is out of range or that nothing would use.
   func choice() throws -> EngineChoice? {
@@ -20,12 +20,13 @@ struct EngineOptions: ParsableArguments {
       guard engine != .interpreter else {
         throw CommandFailure(.usage, "--threshold is the translator's; leave it out, or --engine interpreter")
       }
-      return .translator(threshold: threshold)
     }
+    let threshold = threshold ?? EngineChoice.usualThreshold
     switch engine {
     case .interpreter: return .interpreter
-    case .translator: return .translator(threshold: EngineChoice.usualThreshold)
-    case nil: return nil
+    case .translator: return .translator(threshold: threshold)
+    case .audit: return .audit(threshold: threshold)
+    case nil: return self.threshold == nil ? nil : .translator(threshold: threshold)
     }
   }
 }

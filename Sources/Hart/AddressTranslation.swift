@@ -39,7 +39,7 @@ private enum PageTableEntry {
 extension Hart {
   /// A translation found by a walk: the physical address, and how much around it is mapped alike (2^shift bytes).
   package struct Translation {
-    var physical: UInt64
+    package var physical: UInt64
     var shift: UInt64
   }
 
@@ -126,6 +126,7 @@ extension Hart {
         guard allows(entryAddress, size: 8, .store, privilege: .supervisor),
           let location = memory.bytes(at: PhysicalAddress(entryAddress), count: 8)?.baseAddress
         else { return raiseTranslation(kind.accessFault, address) }
+        willStore(entryAddress)
         if !UInt64.compareExchange(location, expected: entry, desired: entry | needed).exchanged {
           return walk(address, kind, privilege: privilege, levels: levels)
         }
@@ -194,7 +195,7 @@ extension Hart {
     if dataKey != dataContext.pointee.key {
       dataContext = translations.context(for: dataKey)
       state.pointee.readEntries = dataContext.pointee.read
-      state.pointee.writeEntries = dataContext.pointee.write
+      useWriteEntries()
     }
     // SUM and MXR don't matter to fetches; sharing the data context's key where the privilege agrees saves contexts.
     let privilege = state.pointee.privilege

@@ -66,6 +66,10 @@ public final class Hart: @unchecked Sendable {
   var isMemoryOpen = false
   /// An SBI call has set pc anew instead of returning.
   var isBegunAnew = false
+  /// How many traps were taken.
+  package var trapCount: UInt64 = 0
+  /// What is executed on trial; see `rehearse`.
+  var rehearsal: Rehearsal?
 
   /// Interrupt lines from outside and timers, as bits of mip.
   let lines: UnsafeMutablePointer<Atomic<UInt64>>
@@ -428,7 +432,7 @@ public final class Hart: @unchecked Sendable {
     guard let tick, tick != ~0 else { return HostThread.sleep(on: wakeWord, while: seen, nanoseconds: nil) }
     let now = clock.ticks()
     if tick <= now { return }
-    let wait = min(tick - now, 10 * GuestClock.frequency) * GuestClock.nanosecondsPerTick
+    let wait = min(tick - now, 10 * GuestClock.frequency) * GuestClock.nanosecondsPerTick * clock.slowdown
     HostThread.sleep(on: wakeWord, while: seen, nanoseconds: wait)
   }
 

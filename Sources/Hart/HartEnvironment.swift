@@ -13,4 +13,11 @@ public protocol HartEnvironment: AnyObject, Sendable {
 
   /// A store to the watched range (HTIF) has just been done.
   func watchedStore(_ hart: Hart, at address: PhysicalAddress, width: Int, value: UInt64)
+
+  /// The hart's engine can't go on, for this reason. The hart has been asked to pause.
+  func engineFailed(_ hart: Hart, _ reason: String)
+}
+
+extension HartEnvironment {
+  public func engineFailed(_ hart: Hart, _ reason: String) {}
 }

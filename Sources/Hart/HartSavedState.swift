@@ -29,7 +29,7 @@ extension Hart: StateKeeper {
   }
 
   /// The words of `HartState` that `State.registers` holds, by name.
-  private static let registerFields: [(name: String, field: WritableKeyPath<HartState, UInt64>)] = [
+  static let registerFields: [(name: String, field: WritableKeyPath<HartState, UInt64>)] = [
     ("mstatus", \.mstatus), ("medeleg", \.medeleg), ("mideleg", \.mideleg), ("mie", \.mie), ("mtvec", \.mtvec),
     ("mcounteren", \.mcounteren), ("mcountinhibit", \.mcountinhibit), ("mscratch", \.mscratch), ("mepc", \.mepc),
     ("mcause", \.mcause), ("mtval", \.mtval), ("menvcfg", \.menvcfg), ("stvec", \.stvec),

@@ -144,6 +144,8 @@ enum TrapCause {
   static let loadPageFault: UInt64 = 13
   static let storePageFault: UInt64 = 15
   static let interrupt: UInt64 = 1 << 63
+  /// No trap: a rehearsal ends before an instruction that can't be executed twice.
+  static let unrepeatable: UInt64 = 1 << 62
 }
 
 /// Bits of menvcfg and senvcfg (Privileged Architecture, 3.1.18).

@@ -751,7 +751,7 @@ extension Hart {
       counted = remaining
       takeTrap(state.pointee.trapCause, state.pointee.trapValue)
       pc = state.pointee.pc
-      if remaining <= 0 { break outer }
+      if remaining <= 0 || isRehearsalOver { break outer }
     }
     state.pointee.pc = pc
     state.pointee.retired &+= UInt64(counted - remaining)

@@ -13,11 +13,13 @@ extension Hart {
     if kind == .store, let watchedRange, watchedRange.lowerBound >> 12 == page >> 12 { return }
     let virtualPage = address & TranslationCache.pageMask
     let entries = kind == .store ? state.pointee.writeEntries : state.pointee.readEntries
+    let index = Int(address >> 12 & TranslationCache.indexMask)
     let entry = TranslationEntry(
       tag: virtualPage, addend: UInt64(UInt(bitPattern: bytes.baseAddress!)) &- virtualPage)
-    entries[Int(address >> 12 & TranslationCache.indexMask)] = entry
+    entries[index] = entry
     entries[TranslationCache.secondSlot(address)] = entry
     dataContext.pointee.pages.note(address)
+    if kind == .store { didRememberStore(index) }
     if translation.shift > 12, translation.shift < 63 {
       TranslationCache.noteLargePage(dataContext, address: address, shift: translation.shift)
     }
@@ -47,6 +49,7 @@ extension Hart {
       raise(TrapCause.loadAddressMisaligned, address)
       return nil
     }
+    if endsRehearsal() { return nil }
     guard let value = addressSpace.read(physical, width: width) else {
       raise(TrapCause.loadAccessFault, address)
       return nil
@@ -59,6 +62,11 @@ extension Hart {
     guard let low = physicalAddress(address, size: UInt64(first), .load),
       let high = physicalAddress(address &+ UInt64(first), size: UInt64(width - first), .load)
     else { return nil }
+    if memory.bytes(at: PhysicalAddress(low.physical), count: UInt64(first)) == nil
+      || memory.bytes(at: PhysicalAddress(high.physical), count: UInt64(width - first)) == nil, endsRehearsal()
+    {
+      return nil
+    }
     var value: UInt64 = 0
     for byte in 0..<width {
       let physical =
@@ -79,9 +87,13 @@ extension Hart {
     guard let translation = physicalAddress(address, size: UInt64(width), .store) else { return false }
     let physical = PhysicalAddress(translation.physical)
     if memory.bytes(at: physical, count: UInt64(width)) != nil {
+      if let watchedRange, watchedRange.contains(translation.physical), endsRehearsal() { return false }
+      willStore(translation.physical)
       remember(address, translation, .store)
     } else if address & UInt64(width - 1) != 0 {
       raise(TrapCause.storeAddressMisaligned, address)
+      return false
+    } else if endsRehearsal() {
       return false
     }
     guard addressSpace.write(physical, width: width, value: value) else {
@@ -106,6 +118,8 @@ extension Hart {
       raise(TrapCause.storeAccessFault, address)
       return false
     }
+    willStore(low.physical)
+    willStore(high.physical)
     for byte in 0..<width {
       let physical =
         byte < first ? low.physical &+ UInt64(byte) : high.physical &+ UInt64(byte - first)
@@ -144,6 +158,7 @@ extension Hart {
       raise(kind.accessFault, address)
       return nil
     }
+    if kind == .store { willStore(translation.physical) }
     remember(address, translation, kind)
     return (bytes.baseAddress!, translation.physical)
   }
@@ -225,6 +240,7 @@ extension Hart {
       raise(TrapCause.storeAccessFault, address)
       return false
     }
+    willStore(translation.physical)
     bytes.initializeMemory(as: UInt8.self, repeating: 0)
     return true
   }

@@ -47,6 +47,7 @@ extension Hart {
   /// Executes one of the rare instructions: CSRs, traps, fences, cache blocks. `state.pc` is its address.
   @inline(never)
   func executeSystem(_ slot: Slot) -> SystemOutcome {
+    if rehearsal != nil, !isRepeatable(slot), endsRehearsal() { return .trap }
     let next = state.pointee.pc &+ UInt64(slot.length) &* 2
     switch slot.operation {
     case .csrrw, .csrrs, .csrrc, .csrrwi, .csrrsi, .csrrci: return executeCSR(slot, next)
@@ -67,7 +68,6 @@ extension Hart {
       }
       state.pointee.isWaiting = true
       state.pointee.pc = next
-      state.pointee.retired &+= 1
       return .leave
     case .sfence_vma, .sinval_vma:
       let privilege = state.pointee.privilege
@@ -123,7 +123,7 @@ extension Hart {
   }
 
   /// The bits of the instruction at `pc`, as a fetch sees them; nil where a fetch faults.
-  private func instruction(at pc: UInt64) -> UInt32? {
+  package func instruction(at pc: UInt64) -> UInt32? {
     guard let low = fetchHalf(pc) else { return nil }
     if low & 3 != 3 { return low }
     guard let high = fetchHalf(pc &+ 2) else { return nil }
@@ -157,7 +157,6 @@ extension Hart {
       if let environment, environment.supervisorCall(self) {
         // A call that begins the hart anew (hart_stop, hart_suspend) has set pc itself.
         if isBegunAnew { isBegunAnew = false } else { state.pointee.pc = next }
-        state.pointee.retired &+= 1
         return .leave
       }
       raise(TrapCause.environmentCallFromSupervisor, 0)

@@ -41,7 +41,7 @@ package struct TranslationCache {
   /// Behind the entries stand those of a second, larger table, in other places: pages that take each other's entry in
   /// the first are found there by generated code, without a walk. Their tag is ~0 where they remember nothing.
   package static let secondCount = 4096
-  private static let totalCount = entryCount + secondCount
+  static let totalCount = entryCount + secondCount
   static let fetchEntryCount = 1024
   package static let fetchIndexMask: UInt64 = 1023
   package static let pageMask: UInt64 = ~0xFFF

@@ -3,6 +3,8 @@ extension Hart {
   /// Enters the handler for `cause`: an exception, or an interrupt with the top bit set. `state.pc` is the instruction
   /// that trapped or the one that would have come next.
   package func takeTrap(_ cause: UInt64, _ value: UInt64) {
+    if cause == TrapCause.unrepeatable { return }
+    trapCount &+= 1
     let isInterrupt = cause & TrapCause.interrupt != 0
     let code = cause & 63
     let delegation = isInterrupt ? state.pointee.mideleg : state.pointee.medeleg
@@ -86,6 +88,11 @@ extension Hart {
     let supervisor = pending & state.pointee.mideleg
     if supervisor != 0, mode == .user || (mode == .supervisor && status & MachineStatus.sie != 0) { return supervisor }
     return 0
+  }
+
+  /// Whether the run loop has something to do before the next instruction.
+  package var hasReasonToLeave: Bool {
+    attention.load(ordering: .relaxed) != 0 || state.pointee.isWaiting || deliverableInterrupts() != 0
   }
 
   /// Takes the most urgent interrupt, if there is one to take.

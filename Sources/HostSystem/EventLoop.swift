@@ -55,6 +55,8 @@ public final class EventLoop: @unchecked Sendable {
   private var watches: [Token: Watch] = [:]
   private var timers: [Token: Timer] = [:]
   private var nextToken: UInt64 = 1
+  /// Where set, handlers run only while the loop has its turn. Set before `start`.
+  public var turns: TurnLock?
 
   /// Hooks of libraries that bring their own descriptors (libslirp): `before` may add to the poll set and shorten the
   /// timeout (milliseconds, -1: none), `after` sees the result.
@@ -197,6 +199,8 @@ public final class EventLoop: @unchecked Sendable {
       // Interrupted by a signal: nothing was found.
       for index in descriptors.indices { descriptors[index].revents = 0 }
     }
+    turns?.lock()
+    defer { turns?.unlock() }
     if descriptors[0].revents != 0 {
       var count: UInt64 = 0
       _ = read(wakeDescriptor, &count, 8)

@@ -24,6 +24,8 @@ package final class Translator: ExecutionEngine {
   private(set) var forgottenPages: UInt64 = 0
   private var flushCount = 0
   private var entryCount = 0
+  /// Notes each block that is translated; nil: nobody asks.
+  var ledger: BlockLedger?
   private var pages: [PageTranslations] = []
   /// The entry points of a page that has none.
   private let absentPage: PageTranslations
@@ -105,6 +107,7 @@ package final class Translator: ExecutionEngine {
         }
         if block.assembler.cursor >= end || block.isFull { flush() }
         target = block.translate(page, translations, index)
+        note(page, index, target)
       }
       state.pointee.remaining = remaining
       state.pointee.horizon = state.pointee.retired &+ UInt64(remaining)
@@ -138,20 +141,28 @@ package final class Translator: ExecutionEngine {
     let index = Int(pc & 0xFFF) >> 1
     let start = block.translate(page, PageTranslations(entryPoints), index, isGrouping: false)
     block.assembler.fill(Assembler.Patch(location: jump), UInt(start))
+    note(page, index, start)
     return true
+  }
+
+  private func note(_ page: UnsafeMutablePointer<CodePage>, _ index: Int, _ start: UInt32) {
+    ledger?.add(
+      TranslatedBlock(
+        physical: page.pointee.physical &+ UInt64(index * 2), start: UInt(start), end: block.assembler.here,
+        instructionCount: block.stepCount))
   }
 
   private func interpret(_ hart: Hart, _ count: Int, _ remaining: inout Int64, untilJump: Bool = false) {
     guard count > 0 else { return }
-    let before = state.pointee.retired
+    let before = state.pointee.retired &+ hart.trapCount
     hart.interpret(count, untilJump: untilJump)
-    // At least one, that a handler that traps itself can't stay for ever.
-    remaining -= max(1, Int64(bitPattern: state.pointee.retired &- before))
+    // A trap counts as an instruction, that a handler that traps itself can't stay for ever.
+    remaining -= max(1, Int64(bitPattern: state.pointee.retired &+ hart.trapCount &- before))
   }
 
   /// Whether the run loop has something to do before the next instruction.
   func mustLeave(_ hart: Hart) -> Bool {
-    hart.attention.load(ordering: .relaxed) != 0 || state.pointee.isWaiting || hart.deliverableInterrupts() != 0
+    hart.hasReasonToLeave
   }
 
   /// Moves the exceptions that generated code has met from MXCSR to fflags.
@@ -189,6 +200,7 @@ package final class Translator: ExecutionEngine {
   /// Begins anew with an empty code memory.
   private func flush() {
     flushCount += 1
+    ledger?.removeAll()
     for page in pages { page.clear(UInt32(truncatingIfNeeded: thunks.exitDispatch)) }
     block.clear(from: firstBlock)
   }

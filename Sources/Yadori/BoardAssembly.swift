@@ -74,6 +74,10 @@ struct BoardAssembly {
     guard (1...64).contains(configuration.hartCount) else {
       throw MachineError(.usage, "-c: \(configuration.hartCount) harts; give 1 to 64")
     }
+    if case .audit = configuration.engine, configuration.hartCount > 1 {
+      throw MachineError(
+        .usage, "-c: \(configuration.hartCount) harts; --engine audit runs one: give 1, or leave it out")
+    }
   }
 
   private static func firmware(

@@ -2,6 +2,7 @@ import Board
 import Bus
 import Foundation
 import Testing
+import Translation
 
 /// The ways in which bare programs print and end.
 @Suite("Bare programs") struct ProgramEndTests {
@@ -25,6 +26,19 @@ import Testing
     }
     #expect(machine.run() == .shutdown(code: code))
     #expect(machine.board.exitStatus == code)
+  }
+
+  @Test func byAnAuditThatFindsADifference() throws {
+    let machine = try BoardUnderTest(
+      BootDescription(firmware: .none, kernel: .program({ $0.halt() }))
+    ) { $0.engine = .audit(threshold: 1) }
+    let audit = try #require(machine.board.harts[0].engine as? AuditEngine)
+    audit.fault = { $0.pointee.x[7] = 1 }
+    guard case .failed(let reason) = machine.run() else {
+      Issue.record("the machine went on")
+      return
+    }
+    #expect(reason.contains("* x7"))
   }
 
   @Test(arguments: [(1, 0), (15, 7)] as [(UInt64, Int)])

@@ -95,7 +95,11 @@ import Testing
     try program.expectRefusal(
       "run", "--engine", "interpreter", "--threshold", "5", "--kernel", try program.kernel(), code: 64,
       says: "--threshold")
-    try program.expectRefusal("run", "--engine", "magic", code: 64, says: "--engine", "translator")
+    try program.expectRefusal("run", "--engine", "magic", code: 64, says: "--engine", "translator", "audit")
+    try program.expectRefusal(
+      "run", "--engine", "audit", "-c", "2", "--kernel", try program.kernel(), code: 64, says: "-c", "audit")
+    try program.expectRefusal(
+      "run", "x.elf", "--engine", "audit", "--threshold", "256", code: 64, says: "--threshold", "1 to 255")
   }
 
   @Test func whatTheProcessorImplements() throws {

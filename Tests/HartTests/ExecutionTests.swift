@@ -29,6 +29,14 @@ private func encode(
     #expect(harness.hart.retiredInstructions == 1)
   }
 
+  @Test func anInstructionThatEndsAStretchCountsOnce() throws {
+    let harness = try HartHarness()
+    harness.place([encode(.wfi)])
+    harness.step(1)
+    #expect(harness.hart.retiredInstructions == 1)
+    #expect(harness.hart.pc == base + 4)
+  }
+
   @Test func delegatedTrapsGoToSupervisorMode() throws {
     let harness = try HartHarness()
     let hart = harness.hart

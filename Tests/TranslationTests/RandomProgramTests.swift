@@ -41,6 +41,10 @@ import Translation
     }
     return limits.map { limit in
       _ = harness.hart.run(limit: limit)
+      if let audit = harness.hart.engine as? AuditEngine {
+        #expect(audit.difference == nil, "seed \(seed)")
+        #expect(audit.unconfirmedCount == 0, "seed \(seed)")
+      }
       return harness.description()
     }
   }
@@ -67,6 +71,17 @@ import Translation
         Issue.record("\(difference)\n\(first)")
         return
       }
+    }
+  }
+
+  @Test func auditedProgramsEndAsInterpretedOnes() throws {
+    for seed in 0..<UInt64(Self.programCount) {
+      // Traps and stretches fall on other places than in the test above.
+      let limits: [UInt64] = [1, 95, 4096, 30_000]
+      let (expected, actual) = try (
+        Self.run(.interpreter, seed: seed, limits: limits), Self.run(.audit(threshold: 1), seed: seed, limits: limits)
+      )
+      #expect(expected == actual, "seed \(seed)")
     }
   }
 

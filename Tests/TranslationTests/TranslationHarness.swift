@@ -10,12 +10,14 @@ final class TranslationHarness {
   static let data: UInt64 = 0x8010_0000
   static let handler: UInt64 = 0x8020_0000
   let memory: GuestMemory
+  let addressSpace: AddressSpace
   let hart: Hart
 
   init(_ engine: EngineChoice) throws {
     memory = try GuestMemory(base: PhysicalAddress(Self.base), size: 16 << 20)
+    addressSpace = AddressSpace(memory: memory)
     hart = Hart(
-      identifier: 0, addressSpace: AddressSpace(memory: memory), clock: GuestClock(),
+      identifier: 0, addressSpace: addressSpace, clock: GuestClock(),
       configuration: HartConfiguration())
     try EngineChoice.install(engine, on: [hart])
     #expect(hart.start(at: Self.base, privilege: .machine, argument: 0))
