@@ -91,6 +91,9 @@ public final class Board: @unchecked Sendable {
     connectInterfaces()
   }
 
+  /// Devices hold the harts that they interrupt, and harts the address space that holds the devices.
+  deinit { addressSpace.detachAll() }
+
   /// The busiest windows first: they are looked for in this order.
   private func attachWindows() {
     func attach(_ device: any BusDevice, _ region: MemoryMap.Region) {

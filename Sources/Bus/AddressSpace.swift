@@ -33,6 +33,9 @@ public final class AddressSpace: @unchecked Sendable {
     windows.withLock { $0.removeAll { $0.device === device } }
   }
 
+  /// Takes every window away.
+  public func detachAll() { windows.withLock { $0.removeAll() } }
+
   /// Reads `width` bytes (1, 2, 4 or 8). Nil: nothing answers there (an access fault).
   public func read(_ address: PhysicalAddress, width: Int) -> UInt64? {
     if let bytes = memory.bytes(at: address, count: UInt64(width)) {
