@@ -63,7 +63,9 @@ let package = Package(
     .systemLibrary(name: "CLZMA", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
     tests("RISCV", []),
     tests("Hart", ["RISCV", "Bus"]),
-    tests("Translation", ["Hart", "RISCV", "Bus"]),
+    tests("Translation", ["Hart", "RISCV", "Bus", "CountingSupport"]),
+    // Counts allocations and reference counting of a thread.
+    .target(name: "CountingSupport", path: "Tests/CountingSupport"),
     tests("Bus", ["HostSystem"]),
     tests("HostSystem", []),
     tests("Storage", ["HostSystem", "storage-torture"]),

@@ -91,8 +91,11 @@ public final class Board: @unchecked Sendable {
     connectInterfaces()
   }
 
-  /// Devices hold the harts that they interrupt, and harts the address space that holds the devices.
-  deinit { addressSpace.detachAll() }
+  // Devices lead to harts (interrupt wires), and harts to devices (the address space): neither would ever go.
+  deinit {
+    addressSpace.detachAll()
+    for hart in harts { hart.engine = nil }
+  }
 
   /// The busiest windows first: they are looked for in this order.
   private func attachWindows() {

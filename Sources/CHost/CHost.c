@@ -35,7 +35,12 @@ int chost_zero_range(int descriptor, int64_t offset, int64_t count) {
     return fallocate(descriptor, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, count);
 }
 
-int chost_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
+void *chost_map_again(void *memory, size_t count, void *place) {
+    void *again = mremap(memory, 0, count, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+    return again == MAP_FAILED ? NULL : again;
+}
+
+int chost_thread_identifier(void) { return (int)gettid(); }
 
 int chost_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds) {
     struct timespec timeout = {nanoseconds / 1000000000, nanoseconds % 1000000000};

@@ -65,6 +65,8 @@ struct RunCommand: ParsableCommand {
 
   @OptionGroup var engine: EngineOptions
 
+  @OptionGroup var profile: ProfileOptions
+
   @Option(help: "Write the memory between begin_signature and end_signature to this file at the end.")
   var dumpSignature: String?
 
@@ -80,7 +82,7 @@ struct RunCommand: ParsableCommand {
   @Option(help: "A Debian mirror, where an image has to be built.")
   var mirror: String?
 
-  @Flag(help: "Print instructions and speed at the end.")
+  @Flag(help: "Print instructions and speed at the end, and what the translator has done.")
   var stats = false
 
   enum Transport: String, ExpressibleByArgument, CaseIterable { case mmio, pci }
@@ -107,11 +109,13 @@ struct RunCommand: ParsableCommand {
     console.onQuit = { machine.stop() }
     console.onPause = { machine.togglePause() }
     console.onBreak = { machine.sendBreak() }
+    let profileOutput = try profile.apply(to: machine)
     let start = Date()
     let outcome = try machine.run(until: savePoint) {
       if let description = console.escapeDescription { report(description) }
     }
     if stats { printStatistics(machine, seconds: Date().timeIntervalSince(start)) }
+    try profile.write(profileOutput, of: machine)
     switch outcome {
     case .shutdown(let code):
       if let dumpSignature { try write(try machine.signature(), to: dumpSignature) }
@@ -204,6 +208,12 @@ struct RunCommand: ParsableCommand {
     let count = machine.retiredInstructions
     let speed = Double(count) / seconds / 1e6
     report("\(count) instructions in \(seconds.formatted(2)) s, \(speed.formatted(1)) million a second")
+    guard let metrics = machine.translationMetrics else { return }
+    report(
+      "translated \(metrics.instructions) instructions in \(metrics.blocks) blocks, entered \(metrics.entries) times")
+    report(
+      "code memory \(metrics.codeBytes) of \(metrics.codeLimit) bytes, full \(metrics.flushes) times; "
+        + "\(metrics.pages) pages with \(metrics.pageBytes) bytes of tables, \(metrics.forgottenPages) times forgotten")
   }
 }
 

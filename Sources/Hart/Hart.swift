@@ -34,6 +34,8 @@ public final class Hart: @unchecked Sendable {
 
   /// What runs guest code in place of the interpreter; set before the hart runs.
   package var engine: (any ExecutionEngine)?
+  /// Called on the hart's thread after each stretch, between two instructions; set before the hart runs.
+  package var afterStretch: (() -> Void)?
   /// What stands for the entry points of a page that the engine hasn't looked at.
   package var absentEntryPoints: UnsafeMutablePointer<UInt32>?
 
@@ -66,8 +68,8 @@ public final class Hart: @unchecked Sendable {
   var isBegunAnew = false
   /// How many traps were taken.
   package var trapCount: UInt64 = 0
-  /// What is executed on trial; see `rehearse`.
-  var rehearsal: Rehearsal?
+  /// What is executed on trial; see `rehearse`. Unmanaged: slow paths look at it, and count no references.
+  var rehearsal: Unmanaged<Rehearsal>?
 
   /// Interrupt lines from outside and timers, as bits of mip.
   let lines: UnsafeMutablePointer<Atomic<UInt64>>
@@ -239,6 +241,9 @@ public final class Hart: @unchecked Sendable {
 
   public var lifecycle: Lifecycle { Lifecycle(rawValue: lifecycleState.load(ordering: .acquiring)) ?? .stopped }
 
+  /// Whether guest code may be executing now, as opposed to sleeping or not running at all.
+  package var isAwake: Bool { isExecuting.load(ordering: .relaxed) }
+
   /// Starts a stopped hart at `address` in `privilege` with a0 = its identifier and a1 = `argument`, translation off and
   /// supervisor interrupts disabled (SBI 2.0, 9.1). False when it isn't stopped.
   public func start(at address: UInt64, privilege: Privilege, argument: UInt64) -> Bool {
@@ -361,13 +366,20 @@ public final class Hart: @unchecked Sendable {
 
   /// How many instructions run between two looks at timers, interrupts and requests.
   private static let stretch = 4096
-  /// The same for an engine, which gets through one more quickly.
-  private static let engineStretch = 32768
+  /// The same for an engine, which gets through one more quickly. Others wait for this hart's fences that long.
+  package var engineStretch = 32768
 
   /// Runs guest code on the calling thread until a pause is requested or `limit` more instructions have retired. A
   /// hart that is stopped or waits for an interrupt sleeps in here.
   public func run(limit: UInt64? = nil) -> Exit {
+    // The engine is looked at once: in the loop, references would be counted at each turn.
+    guard let engine else { return run(limit: limit, stretch: Self.stretch) { interpret($0) } }
+    return run(limit: limit, stretch: engineStretch) { engine.execute($0) }
+  }
+
+  private func run(limit: UInt64?, stretch: Int, _ execute: (Int) -> Void) -> Exit {
     let end = limit.map { state.pointee.retired &+ $0 }
+    let afterStretch = self.afterStretch
     isExecuting.store(true, ordering: .sequentiallyConsistent)
     defer { isExecuting.store(false, ordering: .sequentiallyConsistent) }
     while true {
@@ -381,7 +393,7 @@ public final class Hart: @unchecked Sendable {
         continue
       }
       applyPendingStart()
-      var budget = engine == nil ? Self.stretch : Self.engineStretch
+      var budget = stretch
       if let end {
         let left = end &- state.pointee.retired
         if left == 0 || left > UInt64(Int64.max) { return .instructionLimit }
@@ -397,7 +409,8 @@ public final class Hart: @unchecked Sendable {
         if lifecycle == .suspended { lifecycleState.store(Lifecycle.started.rawValue, ordering: .releasing) }
       }
       takeInterrupt()
-      if let engine { engine.execute(budget) } else { interpret(budget) }
+      execute(budget)
+      if let afterStretch { afterStretch() }
     }
   }
 

@@ -39,8 +39,13 @@ struct BlockTranslator {
 
   let steps: UnsafeMutablePointer<Step>
   var stepCount = 0
+  /// Told where the code of each instruction is; nil where nobody wants to know.
+  var map: CodeMap?
+  /// Blocks and guest instructions translated since the machine was new.
+  private(set) var translatedBlocks = 0
+  private(set) var translatedInstructions = 0
   /// What is emitted behind the block.
-  let deferred: UnsafeMutablePointer<Deferred>
+  let deferred: UnsafeMutablePointer<(item: Deferred, unextended: UInt32)>
   var deferredCount = 0
   static let maximumDeferred = 512
 
@@ -72,6 +77,15 @@ struct BlockTranslator {
   var loadedGroup: Int16 = -1
   /// By base register: the group that accesses off it still join; -1: none. Of use while groups are planned.
   let openGroups: UnsafeMutablePointer<Int16>
+  /// Integer registers whose lower half only is right, a bit each: the sign still has to be extended into the upper one,
+  /// before that is read or the block is left. See `prepareSources`.
+  var unextended: UInt32 = 0
+  /// Integer registers that hold sign-extended 32-bit values (the unextended ones will), a bit each.
+  var words: UInt32 = 1
+  /// Whether the step that is being emitted leaves its result unextended.
+  var isResultUnextended = false
+  /// Of the next comparison for a branch.
+  var comparisonWidth = HostWidth.quad
   /// The guest register, one that lives in memory, whose value the step before has left in rax. It holds until the
   /// present step's first use of rax.
   var held: UInt8?
@@ -105,6 +119,7 @@ struct BlockTranslator {
   mutating func clear(from cursor: UnsafeMutablePointer<UInt8>) {
     assembler.cursor = cursor
     waitingCount = 0
+    map?.clear()
   }
 
   /// Whether there is room for another block's jumps.
@@ -124,6 +139,8 @@ struct BlockTranslator {
     isFloatChecked = false
     isFloatDirty = false
     boxed = 0
+    unextended = 0
+    words = 1
     held = nil
     known.update(repeating: .nothing, count: 32)
     let start = UInt32(truncatingIfNeeded: assembler.here)
@@ -131,6 +148,7 @@ struct BlockTranslator {
       translations.entryPoints[index] = start
       resolve(index, start)
     }
+    map?.begin(at: assembler.here, page, offset: index * 2)
     current = 0
     if stepCount > 0 {
       assembler.arithmetic(.sub, PinnedRegisters.remaining, immediate: Int32(stepCount))
@@ -139,10 +157,12 @@ struct BlockTranslator {
     }
     while current < stepCount {
       nextHeld = nil
+      map?.note(assembler.here, offset: steps[current].offset)
       emit(steps[current])
       held = nextHeld
       current += 1
     }
+    extendAll()
     switch end {
     case .jump: break
     case .next(let offset):
@@ -151,7 +171,11 @@ struct BlockTranslator {
       assembler.moveImmediate(.rax, UInt64(offset))
       assembler.jump(thunks.exitInterpretOne)
     }
+    map?.note(assembler.here, offset: index * 2)
     emitDeferred()
+    map?.end(at: assembler.here)
+    translatedBlocks += 1
+    translatedInstructions += stepCount
     return start
   }
 
@@ -347,7 +371,7 @@ struct BlockTranslator {
   mutating func postpone(_ item: Deferred) {
     // A block has a few for each instruction at most.
     precondition(deferredCount < Self.maximumDeferred)
-    deferred[deferredCount] = item
+    deferred[deferredCount] = (item, unextended)
     deferredCount += 1
   }
 
@@ -360,7 +384,7 @@ struct BlockTranslator {
     // Items may add items.
     var index = 0
     while index < deferredCount {
-      emit(deferred[index])
+      emit(deferred[index].item, deferred[index].unextended)
       index += 1
     }
   }
@@ -384,7 +408,7 @@ struct BlockTranslator {
     if count > 0 { assembler.arithmetic(.add, PinnedRegisters.remaining, immediate: Int32(count)) }
   }
 
-  private mutating func emit(_ item: Deferred) {
+  private mutating func emit(_ item: Deferred, _ unextended: UInt32) {
     switch item {
     case .budget(let patch):
       assembler.fillHere(patch)
@@ -395,6 +419,7 @@ struct BlockTranslator {
       emitOffsetExit(offset, thunks.exitDispatch)
     case .side(let patch, let offset, let count):
       assembler.fillHere(patch)
+      extendInPlace(unextended)
       giveBack(count)
       if offset >= 0, offset < 4096 { emitJump(toOffset: Int(offset)) } else { emitFarJump(offset, isCall: false) }
     case .farMiss(let patch, let inPage):
@@ -407,27 +432,32 @@ struct BlockTranslator {
       assembler.jump(back)
     case .slowLoad(let miss, let site, let register, let back):
       emitRefill(miss, isStore: false)
+      extendInPlace(unextended)
       emitSlowAccess(site)
       if register != .rax { assembler.move(register, .rax) }
       assembler.jump(back)
     case .slowStore(let miss, let site, let register, let place, let back):
       emitRefill(miss, isStore: true)
+      extendInPlace(unextended)
       if register == nil { assembler.load(.rcx, place) }
       assembler.store(StateLayout.slowValue, register ?? .rcx)
       emitSlowAccess(site)
       assembler.jump(back)
     case .slowFloatStore(let miss, let site, let register, let back):
       emitRefill(miss, isStore: true)
+      extendInPlace(unextended)
       assembler.store(StateLayout.slowValue, register, .double)
       emitSlowAccess(site)
       assembler.jump(back)
     case .slowFloatLoad(let miss, let site, let back):
       emitRefill(miss, isStore: false)
+      extendInPlace(unextended)
       emitSlowAccess(site)
       assembler.move(.xmm0, .rax)
       assembler.jump(back)
     case .prepare(let miss, let site, let span, let offset, let count, let isStore, let isDistance, let retry):
       emitRefill(miss, isStore: isStore, isDistance: isDistance)
+      extendInPlace(unextended)
       // Accesses across the page's end don't match either, and never will.
       assembler.move(.rcx, .rax, .long)
       assembler.arithmetic(.and, .rcx, immediate: 0xFFF, .long)
@@ -446,6 +476,7 @@ struct BlockTranslator {
       emitOffsetExit(offset, thunks.exitUngrouped)
     case .floatReady(let patch, let offset, let count, let back):
       assembler.fillHere(patch)
+      extendInPlace(unextended)
       assembler.call(thunks.makeFloatReady)
       assembler.test(.rax, .rax, .long)
       assembler.jump(back, if: .notEqual)
@@ -453,6 +484,7 @@ struct BlockTranslator {
       emitOffsetExit(offset, thunks.exitInterpretOn)
     case .executeOne(let patch, let site, let back):
       assembler.fillHere(patch)
+      extendInPlace(unextended)
       assembler.moveImmediate(.rcx, UInt64(site))
       assembler.call(thunks.executeOne)
       assembler.jump(back)

@@ -23,6 +23,7 @@ public enum EngineChoice: Codable, Hashable, Sendable {
   /// harts and `loop`, which changes their memory, run. Throws `HostError` where the host can't run the one asked for.
   public static func install(_ choice: EngineChoice?, on harts: [Hart], beside loop: EventLoop? = nil) throws {
     // The addresses that code may have are few: many harts share them.
+    if harts.count > 1 { for hart in harts { hart.engineStretch = 8192 } }
     let codeSize = min(Translator.largestCodeSize, (512 << 20) / harts.count & ~0xFFFFF)
     switch choice {
     case .interpreter: return

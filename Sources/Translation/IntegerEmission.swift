@@ -6,6 +6,19 @@ extension BlockTranslator {
   mutating func emit(_ step: Step) {
     let i = step.instruction
     if usesRDX(i) { loadedGroup = -1 }
+    prepareSources(i)
+    isResultUnextended = false
+    let isWord = isWordResult(i)
+    let wasUnextended = passesUnextended(i)
+    emitOperation(step)
+    guard i.operation.effects.contains(.writesInteger), i.rd != 0 else { return }
+    let bit = UInt32(1) << UInt32(i.rd)
+    if isResultUnextended || wasUnextended { unextended |= bit } else { unextended &= ~bit }
+    if isWord || isResultUnextended { words |= bit } else { words &= ~bit }
+  }
+
+  private mutating func emitOperation(_ step: Step) {
+    let i = step.instruction
     switch i.operation {
     // RV64I: integer computation (2.4, 4.2)
     case .addi: emitAddImmediate(i)
@@ -128,7 +141,7 @@ extension BlockTranslator {
     case .roriw:
       readInto(.rax, i.rs1)
       assembler.shift(.rotateRight, .rax, by: UInt8(i.immediate), .long)
-      assembler.signExtend32(.rax, .rax)
+      isResultUnextended = true
       write(i.rd, .rax)
     case .rol, .ror, .rolw, .rorw:
       let isWord = i.operation == .rolw || i.operation == .rorw
@@ -136,7 +149,7 @@ extension BlockTranslator {
       readInto(.rax, i.rs1)
       let isLeft = i.operation == .rol || i.operation == .rolw
       assembler.shiftByCL(isLeft ? .rotateLeft : .rotateRight, .rax, isWord ? .long : .quad)
-      if isWord { assembler.signExtend32(.rax, .rax) }
+      isResultUnextended = isWord
       write(i.rd, .rax)
     case .rev8:
       readInto(.rax, i.rs1)
@@ -350,7 +363,10 @@ extension BlockTranslator {
     }
     let host = target(i.rd)
     if i.immediate == 0 {
-      if let source = PinnedRegisters.host(i.rs1) {
+      if held == i.rs1 {
+        held = nil
+        assembler.signExtend32(host, .rax)
+      } else if let source = PinnedRegisters.host(i.rs1) {
         assembler.signExtend32(host, source)
       } else {
         assembler.signExtend32(host, StateLayout.integer(i.rs1))
@@ -362,7 +378,7 @@ extension BlockTranslator {
       } else {
         assembler.loadAddress(host, HostAddress(source, Int32(i.immediate)), .long)
       }
-      assembler.signExtend32(host, host)
+      isResultUnextended = true
     }
     finish(i.rd)
   }
@@ -450,11 +466,8 @@ extension BlockTranslator {
     }
     readInto(host, left, unless: host)
     arithmetic(operation, host, right, width)
-    if width == .long {
-      assembler.signExtend32(target(i.rd), host)
-    } else if host != target(i.rd) {
-      assembler.move(target(i.rd), host)
-    }
+    if host != target(i.rd) { assembler.move(target(i.rd), host) }
+    isResultUnextended = width == .long
     finish(i.rd)
   }
 
@@ -464,7 +477,7 @@ extension BlockTranslator {
     readInto(host, i.rs1, unless: host)
     assembler.shift(kind, host, by: UInt8(i.immediate), width)
     // What was shifted right has no sign.
-    if width == .long, kind != .right || i.immediate == 0 { assembler.signExtend32(host, host) }
+    isResultUnextended = width == .long && (kind != .right || i.immediate == 0)
     finish(i.rd)
   }
 
@@ -473,13 +486,13 @@ extension BlockTranslator {
     let host = target(i.rd)
     let count = read(i.rs2, .rcx)
     assembler.shift(kind, host, read(i.rs1, .rax), by: count, width)
-    if width == .long { assembler.signExtend32(host, host) }
+    isResultUnextended = width == .long
     finish(i.rd)
   }
 
   /// Sets the flags by comparing two guest registers.
   private mutating func emitCompare(_ left: UInt8, _ right: UInt8) {
-    arithmetic(.compare, read(left, .rax), right, .quad)
+    arithmetic(.compare, read(left, .rax), right, comparisonWidth)
   }
 
   private mutating func emitSetLess(_ i: Instruction, _ condition: HostCondition, _ immediate: Int32?) {
@@ -498,7 +511,7 @@ extension BlockTranslator {
     if i.rd == 0 { return }
     readInto(.rax, i.rs1)
     assembler.multiply(.rax, read(i.rs2, .rcx), width)
-    if width == .long { assembler.signExtend32(.rax, .rax) }
+    isResultUnextended = width == .long
     write(i.rd, .rax)
   }
 
@@ -546,7 +559,7 @@ extension BlockTranslator {
     if !remainder { assembler.moveImmediate(.rax, ~0) }
     assembler.fillHere(done)
     if let doneToo { assembler.fillHere(doneToo) }
-    if width == .long { assembler.signExtend32(.rax, .rax) }
+    isResultUnextended = width == .long
     write(i.rd, .rax)
   }
 
@@ -634,10 +647,11 @@ extension BlockTranslator {
       default: break
       }
     } else if i.rs2 == 0, i.rs1 != 0, PinnedRegisters.host(i.rs1) == nil, held != i.rs1 {
-      assembler.arithmetic(.compare, StateLayout.integer(i.rs1), immediate: 0)
+      assembler.arithmetic(.compare, StateLayout.integer(i.rs1), immediate: 0, comparisonWidth)
     } else {
       emitCompare(i.rs1, i.rs2)
     }
+    comparisonWidth = .quad
     let target = Int64(step.offset) + i.immediate
     let left = uncounted - 1
     if left == 0, target >= 0, target < 4096 {
@@ -735,6 +749,7 @@ extension BlockTranslator {
 
   /// Has the interpreter execute the present instruction.
   mutating func emitExecuteOne(_ step: Step) {
+    extendAll()
     held = nil
     nextHeld = nil
     assembler.moveImmediate(.rcx, UInt64(site(step).bits))

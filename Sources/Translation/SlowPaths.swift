@@ -4,25 +4,31 @@ import Hart
 
 typealias SlowPath = @convention(c) (UnsafeMutableRawPointer, UInt64, UInt32) -> UInt32
 
-private func translator(_ state: UnsafeMutableRawPointer) -> Translator {
+/// Without the reference counting that a variable of class type would bring.
+@inline(__always)
+private func withTranslator(
+  _ state: UnsafeMutableRawPointer, _ body: (Translator, Hart) -> UInt32
+) -> UInt32 {
   Unmanaged<Translator>.fromOpaque(
     state.assumingMemoryBound(to: HartState.self).pointee.translator.unsafelyUnwrapped
-  ).takeUnretainedValue()
+  )._withUnsafeGuaranteedRef { translator in
+    translator.hart._withUnsafeGuaranteedRef { hart in body(translator, hart) }
+  }
 }
 
 /// A load or store that matched no remembered translation.
 let slowAccessFunction: SlowPath = { state, address, bits in
-  translator(state).accessSlowly(address, SiteDescription(bits: bits))
+  withTranslator(state) { $0.accessSlowly($1, address, SiteDescription(bits: bits)) }
 }
 
 /// Remembers a translation for several accesses to one page; `slowValue` 1 where that went well, else 0.
 let prepareAccessFunction: SlowPath = { state, address, bits in
-  translator(state).prepareAccess(address, SiteDescription(bits: bits))
+  withTranslator(state) { $0.prepareAccess($1, address, SiteDescription(bits: bits)) }
 }
 
 /// Has the interpreter execute one instruction, after which generated code goes on.
 let executeOneFunction: SlowPath = { state, _, bits in
-  translator(state).executeOne(SiteDescription(bits: bits))
+  withTranslator(state) { $0.executeOne($1, SiteDescription(bits: bits)) }
 }
 
 extension Translator {
@@ -34,18 +40,20 @@ extension Translator {
     collectFloatingPointFlags()
   }
 
-  fileprivate func accessSlowly(_ address: UInt64, _ site: SiteDescription) -> UInt32 {
+  fileprivate func accessSlowly(_ hart: Hart, _ address: UInt64, _ site: SiteDescription) -> UInt32 {
     settle(site)
     let width = 1 << Int(site.widthShift)
     if site.isStore {
-      guard hart.storeSlowly(address, width: width, state.pointee.slowValue) else { return leaveForTrap() }
+      guard hart.storeSlowly(address, width: width, state.pointee.slowValue & ~0 >> UInt64(64 - 8 * width)) else {
+        return leaveForTrap(hart)
+      }
       if hart.attention.load(ordering: .relaxed) != 0 {
         state.pointee.pc &+= site.length
         state.pointee.remaining &-= 1
         return 1
       }
     } else {
-      guard let loaded = hart.loadSlowly(address, width: width) else { return leaveForTrap() }
+      guard let loaded = hart.loadSlowly(address, width: width) else { return leaveForTrap(hart) }
       state.pointee.slowValue =
         site.isSigned
         ? UInt64(bitPattern: Int64(bitPattern: loaded << UInt64(64 - 8 * width)) >> Int64(64 - 8 * width)) : loaded
@@ -54,7 +62,7 @@ extension Translator {
     return 0
   }
 
-  private func leaveForTrap() -> UInt32 {
+  private func leaveForTrap(_ hart: Hart) -> UInt32 {
     hart.takeTrap(state.pointee.trapCause, state.pointee.trapValue)
     // A trap counts as an instruction of the stretch, so that a handler that traps itself can't stay for ever.
     state.pointee.remaining &-= 1
@@ -62,12 +70,14 @@ extension Translator {
     return 1
   }
 
-  fileprivate func prepareAccess(_ address: UInt64, _ site: SiteDescription) -> UInt32 {
+  fileprivate func prepareAccess(_ hart: Hart, _ address: UInt64, _ site: SiteDescription) -> UInt32 {
+    // Only a profiler looks at it here.
+    state.pointee.pc = state.pointee.pageBase &+ site.offset
     state.pointee.slowValue = hart.prepareAccess(address, isStore: site.isStore) ? 1 : 0
     return 0
   }
 
-  fileprivate func executeOne(_ site: SiteDescription) -> UInt32 {
+  fileprivate func executeOne(_ hart: Hart, _ site: SiteDescription) -> UInt32 {
     settle(site)
     let context = state.pointee.fetchEntries
     let before = forgottenPages
@@ -80,7 +90,7 @@ extension Translator {
       hart.interpret(1)
     }
     if state.pointee.pc == next, state.pointee.retired == retired &+ 1, state.pointee.fetchEntries == context,
-      forgottenPages == before, !mustLeave
+      forgottenPages == before, !mustLeave(hart)
     {
       state.pointee.remaining &-= site.uncounted
       if state.pointee.mstatus & MachineStatus.fs == 0 || state.pointee.floatingPointRounding != 0 {

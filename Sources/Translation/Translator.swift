@@ -10,8 +10,8 @@ import RISCV
 /// direct; any other jump looks the target's page up among the remembered fetch translations, and goes through that
 /// page's table of entry points. So neither a change of mappings nor of code has links to undo.
 package final class Translator: ExecutionEngine {
-  /// The hart holds its engine.
-  unowned(unsafe) let hart: Hart
+  /// The hart holds its engine. Functions of the run loop are handed the hart, for each use of this one would count.
+  let hart: Unmanaged<Hart>
   let state: UnsafeMutablePointer<HartState>
   private let code: CodeMemory
   private let thunks: Thunks
@@ -24,6 +24,8 @@ package final class Translator: ExecutionEngine {
   private(set) var forgottenPages: UInt64 = 0
   /// Notes each block that is translated; nil: nobody asks.
   var ledger: BlockLedger?
+  private var flushCount = 0
+  private var entryCount = 0
   private var pages: [PageTranslations] = []
   /// The entry points of a page that has none.
   private let absentPage: PageTranslations
@@ -42,7 +44,7 @@ package final class Translator: ExecutionEngine {
   ///   - codeSize: bytes of code memory, a multiple of the page size and at least 1 MiB.
   package init(_ hart: Hart, threshold: Int, codeSize: Int) throws {
     try HostInstructions.check()
-    self.hart = hart
+    self.hart = .passUnretained(hart)
     state = hart.state
     hostToPhysical = hart.memory.base.rawValue &- UInt64(UInt(bitPattern: hart.memory.host))
     self.threshold = UInt8(max(1, min(255, threshold)))
@@ -67,7 +69,9 @@ package final class Translator: ExecutionEngine {
 
   // MARK: running
 
-  package func execute(_ budget: Int) {
+  package func execute(_ budget: Int) { hart._withUnsafeGuaranteedRef { execute($0, budget) } }
+
+  private func execute(_ hart: Hart, _ budget: Int) {
     state.pointee.translator = Unmanaged.passUnretained(self).toOpaque()
     state.pointee.hostToPhysical = hostToPhysical
     var remaining = Int64(budget)
@@ -79,12 +83,12 @@ package final class Translator: ExecutionEngine {
         guard hart.fetchPage(pc) != nil else {
           hart.takeTrap(state.pointee.trapCause, state.pointee.trapValue)
           remaining -= 1
-          if mustLeave { return }
+          if mustLeave(hart) { return }
           continue
         }
         if hart.isFetchConfined {
-          interpret(1, &remaining)
-          if mustLeave { return }
+          interpret(hart, 1, &remaining)
+          if mustLeave(hart) { return }
           continue
         }
       }
@@ -97,8 +101,8 @@ package final class Translator: ExecutionEngine {
         let heat = translations.heat[index]
         if heat < threshold - 1 {
           translations.heat[index] = heat + 1
-          interpret(Int(remaining), &remaining, untilJump: true)
-          if mustLeave { return }
+          interpret(hart, Int(remaining), &remaining, untilJump: true)
+          if mustLeave(hart) { return }
           continue
         }
         if block.assembler.cursor >= end || block.isFull { flush() }
@@ -108,19 +112,20 @@ package final class Translator: ExecutionEngine {
       state.pointee.remaining = remaining
       state.pointee.horizon = state.pointee.retired &+ UInt64(remaining)
       state.pointee.pageBase = base
+      entryCount &+= 1
       let reason = ExitReason(rawValue: enter(state, UInt(target)))
       remaining = state.pointee.remaining
       state.pointee.retired = state.pointee.horizon &- UInt64(bitPattern: remaining)
       collectFloatingPointFlags()
       switch reason {
       case .dispatch: break
-      case .budget: interpret(Int(remaining), &remaining)
-      case .interpretOne where remaining > 0: interpret(1, &remaining)
-      case .interpretOn: interpret(Int(remaining), &remaining, untilJump: true)
-      case .ungrouped: if !addUngroupedBlock() { interpret(Int(remaining), &remaining, untilJump: true) }
+      case .budget: interpret(hart, Int(remaining), &remaining)
+      case .interpretOne where remaining > 0: interpret(hart, 1, &remaining)
+      case .interpretOn: interpret(hart, Int(remaining), &remaining, untilJump: true)
+      case .ungrouped: if !addUngroupedBlock() { interpret(hart, Int(remaining), &remaining, untilJump: true) }
       default: break
       }
-      if reason != .dispatch, mustLeave { return }
+      if reason != .dispatch, mustLeave(hart) { return }
     }
   }
 
@@ -147,7 +152,7 @@ package final class Translator: ExecutionEngine {
         instructionCount: block.stepCount))
   }
 
-  private func interpret(_ count: Int, _ remaining: inout Int64, untilJump: Bool = false) {
+  private func interpret(_ hart: Hart, _ count: Int, _ remaining: inout Int64, untilJump: Bool = false) {
     guard count > 0 else { return }
     let before = state.pointee.retired &+ hart.trapCount
     hart.interpret(count, untilJump: untilJump)
@@ -155,7 +160,9 @@ package final class Translator: ExecutionEngine {
     remaining -= max(1, Int64(bitPattern: state.pointee.retired &+ hart.trapCount &- before))
   }
 
-  var mustLeave: Bool { hart.hasReasonToLeave }
+  /// Whether the run loop has something to do before the next instruction.
+  @inline(__always)
+  func mustLeave(_ hart: Hart) -> Bool { hart.hasReasonToLeave }
 
   /// Moves the exceptions that generated code has met from MXCSR to fflags.
   @inline(__always)
@@ -192,8 +199,32 @@ package final class Translator: ExecutionEngine {
   /// Begins anew with an empty code memory.
   private func flush() {
     ledger?.removeAll()
+    flushCount += 1
     for page in pages { page.clear(UInt32(truncatingIfNeeded: thunks.exitDispatch)) }
     block.clear(from: firstBlock)
+  }
+
+  // MARK: what is measured
+
+  /// What it has done since the machine was new, and what it holds now. While the hart doesn't run.
+  package var metrics: TranslationMetrics {
+    TranslationMetrics(
+      blocks: block.translatedBlocks, instructions: block.translatedInstructions,
+      codeBytes: block.assembler.cursor - code.writable, codeLimit: code.count, flushes: flushCount,
+      pages: pages.count, pageBytes: pages.count * PageTranslations.byteCount,
+      forgottenPages: Int(forgottenPages), entries: entryCount)
+  }
+
+  /// Has the translator note what its code is made of, from now on. Before the hart runs.
+  package func keepMap() -> CodeMap {
+    if let map = block.map { return map }
+    let map = CodeMap(state)
+    map.places.pointee.shared = UInt64(code.executable)
+    map.places.pointee.calls = UInt64(thunks.refillRead)
+    map.places.pointee.blocks = UInt64(code.executable) + UInt64(firstBlock - code.writable)
+    map.places.pointee.end = UInt64(code.executable) + UInt64(code.count)
+    block.map = map
+    return map
   }
 }
 
@@ -203,7 +234,7 @@ struct PageTranslations {
   let entryPoints: UnsafeMutablePointer<UInt32>
   static let none: Int32 = -1
 
-  private static let byteCount = CodePage.slotCount * 5 + 4
+  static let byteCount = CodePage.slotCount * 5 + 4
 
   init(_ entryPoints: UnsafeMutablePointer<UInt32>) { self.entryPoints = entryPoints }
 

@@ -1,6 +1,7 @@
 import Foundation
 import Hart
 import HostSystem
+import Translation
 
 /// The host threads that a machine's harts run on, and the brake that stops them all between two instructions.
 final class HartThreads: @unchecked Sendable {
@@ -14,10 +15,14 @@ final class HartThreads: @unchecked Sendable {
   /// The retired-instruction count of hart 0 at which it stops and `onLimit` is called, once.
   private var limit: UInt64?
   private let onLimit: @Sendable () -> Void
+  private let samplers: [HartSampler]
 
-  /// Threads for `harts`, parked until `resume`.
-  init(_ harts: [Hart], limit: UInt64? = nil, onLimit: @escaping @Sendable () -> Void) {
+  /// Threads for `harts`, parked until `resume`. `samplers`: one for each hart, or none.
+  init(
+    _ harts: [Hart], limit: UInt64? = nil, samplers: [HartSampler] = [], onLimit: @escaping @Sendable () -> Void
+  ) {
     self.harts = harts
+    self.samplers = samplers
     self.limit = limit
     self.onLimit = onLimit
     parked = harts.count
@@ -25,6 +30,9 @@ final class HartThreads: @unchecked Sendable {
   }
 
   private func body(_ hart: Hart) {
+    let sampler = samplers.first { $0.hart === hart }
+    sampler?.attach()
+    defer { sampler?.detach() }
     while waitForTurn() {
       var budget: UInt64?
       if hart === harts[0], let limit {

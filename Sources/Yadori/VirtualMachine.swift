@@ -4,6 +4,7 @@ import Console
 import Foundation
 import Hart
 import Storage
+import Translation
 
 /// A machine: made from a configuration, run to its end, paused and saved on the way.
 ///
@@ -36,6 +37,8 @@ public final class VirtualMachine: @unchecked Sendable {
   private let disks: [any BlockStorage]
   private let stopBackends: () -> Void
   private var threads: HartThreads?
+  private var profiler: Profiler?
+  private var perfMap: PerfMap?
   private let condition = NSCondition()
   private var events: [Event] = []
 
@@ -114,9 +117,16 @@ public final class VirtualMachine: @unchecked Sendable {
       board.stop()
     }
     isReady()
-    let threads = HartThreads(board.harts, limit: savePoint?.instructions) { [weak self] in self?.post(.limit) }
+    let threads = HartThreads(
+      board.harts, limit: savePoint?.instructions, samplers: profiler?.samplers ?? []
+    ) { [weak self] in self?.post(.limit) }
     self.threads = threads
-    defer { threads.end() }
+    defer {
+      profiler?.stop()
+      threads.end()
+      perfMap?.flush()
+    }
+    profiler?.start()
     // A machine that was saved after its end, or stopped before its start, has nothing to run.
     threads.resume()
     var pausedAt: UInt64?
@@ -146,6 +156,38 @@ public final class VirtualMachine: @unchecked Sendable {
       case .togglePause: post(pausedAt == nil ? .pause : .resume)
       }
     }
+  }
+
+  // MARK: what is measured
+
+  /// What the harts' translators have done so far and the memory that they hold; nil where the interpreter runs the
+  /// harts. While the machine doesn't run.
+  public var translationMetrics: TranslationMetrics? {
+    let all = board.harts.compactMap { ($0.engine as? Translator)?.metrics }
+    return all.isEmpty ? nil : all.reduce(TranslationMetrics(), +)
+  }
+
+  /// Has `run` take samples of where guest code is, about a thousand a second of each hart. Before it. Throws `HostError`
+  /// where the host can't.
+  public func takeProfile() throws {
+    precondition(threads == nil, "a profile is asked for before the machine runs")
+    profiler = try Profiler(board.harts)
+  }
+
+  /// The samples taken so far; nil without `takeProfile`. Any thread.
+  public var profile: Profile? { profiler?.profile }
+
+  /// Has the translators name their code for perf(1) in /tmp/perf-PID.map, with the guest's symbols. Before `run`. Throws
+  /// `MachineError` where there is no translator, and `HostError` where the file can't be made.
+  public func writePerfMap(symbols: SymbolTable) throws {
+    precondition(threads == nil, "a map is asked for before the machine runs")
+    let translators = board.harts.compactMap { $0.engine as? Translator }
+    guard !translators.isEmpty else {
+      throw MachineError(.usage, "only the translator makes code that perf can't name by itself; leave the map out")
+    }
+    let map = try PerfMap()
+    for translator in translators { map.follow(translator) { symbols.name(of: $0) } }
+    perfMap = map
   }
 
   private func save(to path: String) throws {

@@ -105,6 +105,34 @@ public struct ELFFile {
     return nil
   }
 
+  /// A symbol with a name and a place.
+  public struct Symbol: Equatable, Sendable {
+    public let name: String
+    public let value: UInt64
+    /// Bytes; 0: not said.
+    public let size: UInt64
+    /// Whether it may name code: a function, or a label in an executable segment.
+    public let isCode: Bool
+  }
+
+  /// All symbols that have a place, in the file's order; those that tools make for themselves are left out.
+  public var symbols: [Symbol] {
+    guard let table = symbolTable else { return [] }
+    let executable = segments.filter(\.isExecutable)
+    return (0..<table.count).compactMap { index in
+      let at = table.offset + index * 24
+      guard let nameOffset = reader.little(at, as: UInt32.self), let kind = reader.little(at + 4, as: UInt8.self),
+        let section = reader.little(at + 6, as: UInt16.self), let value = reader.little(at + 8, as: UInt64.self),
+        let size = reader.little(at + 16, as: UInt64.self), section != 0, section != 0xFFF1, kind & 0xF <= 2,
+        UInt64(nameOffset) < table.stringsSize,
+        let name = reader.string(table.strings + UInt64(nameOffset), limit: 4096), !name.isEmpty,
+        SymbolTable.isMeant(name)
+      else { return nil }
+      let isCode = kind & 0xF != 1 && executable.contains { value &- $0.virtualAddress < $0.memorySize }
+      return Symbol(name: name, value: value, size: size, isCode: isCode)
+    }
+  }
+
   /// Symbols are an extra: a table that isn't whole counts as none.
   private static func findSymbols(
     _ reader: ByteReader, offset: UInt64, entrySize: UInt16, count: UInt16

@@ -24,9 +24,6 @@ int chost_lock_file(int descriptor, int exclusive);
 int chost_punch_hole(int descriptor, int64_t offset, int64_t count);
 int chost_zero_range(int descriptor, int64_t offset, int64_t count);
 
-/// memfd_create needs _GNU_SOURCE. Returns a descriptor, or -1 with errno.
-int chost_memory_file(const char *name);
-
 /// futex has no wrapper in the C library. Sleeps while `*word == expected`, for at most `nanoseconds` (-1: for ever).
 int chost_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds);
 
@@ -42,6 +39,81 @@ int chost_open_tap(const char *name);
 /// Whether the processor has the instructions that generated code uses: BMI1, BMI2, LZCNT, POPCNT, FMA, PCLMULQDQ.
 /// 0 or 1.
 int chost_has_x86_64_v3(void);
+
+/// mremap is variadic. Maps shared anonymous memory once more, at `place`, in place of what is mapped there (mremap(2),
+/// old_size 0). Returns NULL with errno.
+void *chost_map_again(void *memory, size_t count, void *place);
+
+/// gettid needs _GNU_SOURCE.
+int chost_thread_identifier(void);
+
+// Samples of where guest code is (Sampler.c). In C because they are taken in a signal handler, which must be
+// async-signal-safe, and because the interrupted thread's registers are behind macros.
+
+/// Host code that was made of the guest instruction at `offset` in its page, from `code` to the next place's.
+struct chost_code_place {
+    uint32_t code;
+    uint32_t offset;
+    /// Where the page was executed when it was translated.
+    uint64_t virtual_page;
+    uint64_t physical_page;
+};
+
+/// A translator's places, by rising `code`. Only changed on the hart's thread while it doesn't execute host code of these
+/// places, so the handler, which looks only then, finds it whole.
+struct chost_code_map {
+    struct chost_code_place *places;
+    uint32_t count;
+    uint32_t capacity;
+    /// Host code of guest instructions, and before it what all blocks share, of which that from `calls` on is called, with
+    /// the return address at most two words below the top of the stack. Below 4 GiB.
+    uint64_t shared, calls, blocks, end;
+};
+
+struct chost_sample {
+    uint64_t pc;
+    uint64_t satp;
+    uint8_t privilege;
+    /// 1: in generated code.
+    uint8_t is_generated;
+};
+
+#define CHOST_SAMPLE_RING 1024
+
+/// One hart's samples. Set up by Swift and zero elsewhere.
+struct chost_sampler {
+    /// The hart's state, and where in it things are, as byte offsets; at `fetch_entries` there is the pointer to the
+    /// remembered fetch translations: (address mask, stride and the offsets of) tag, and pointer to what begins with the
+    /// physical page.
+    const uint8_t *state;
+    uint32_t pc, privilege, satp, page_base, fetch_entries;
+    uint32_t fetch_mask, fetch_stride, fetch_tag, fetch_page, page_physical;
+    /// NULL where no code is generated: then pc is known between stretches only, and samples are left to `wanted`.
+    const struct chost_code_map *map;
+    /// The thread that is sampled, 0: none.
+    int32_t thread;
+    /// Samples that the run loop is to take.
+    uint32_t wanted;
+    /// Written by the sampled thread: `head`, `lost`; by the one that reads: `tail`.
+    uint32_t head, tail, lost;
+    struct chost_sample ring[CHOST_SAMPLE_RING];
+};
+
+/// Installs the handler of SIGPROF, for as long as the process lives: without a sampler it does nothing. 0, or -1 with
+/// errno.
+int chost_sampler_install(void);
+
+/// Samples of the calling thread go to `sampler` from now on; NULL: nowhere.
+void chost_sampler_attach(struct chost_sampler *sampler);
+
+/// Asks for a sample of the attached thread. Any thread.
+void chost_sampler_ask(struct chost_sampler *sampler);
+
+/// Adds a sample at the state's pc. On the attached thread, outside of the handler.
+void chost_sampler_add(struct chost_sampler *sampler);
+
+/// Takes the oldest sample: 1, or 0 when there is none. One thread.
+int chost_sampler_take(struct chost_sampler *sampler, struct chost_sample *sample);
 
 // The terminal (Terminal.c). In C because what a signal handler runs must be async-signal-safe (POSIX.1-2017, 2.4.3),
 // which no Swift code promises to be. There is one: a process has one terminal.

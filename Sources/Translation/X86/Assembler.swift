@@ -278,6 +278,10 @@ struct Assembler {
     op(0xC1, width, kind.rawValue, target)
     byte(count)
   }
+  mutating func shift(_ kind: Shift, _ target: HostAddress, by count: UInt8) {
+    op(0xC1, .quad, kind.rawValue, target)
+    byte(count)
+  }
   /// By cl.
   mutating func shiftByCL(_ kind: Shift, _ target: HostRegister, _ width: HostWidth = .quad) {
     op(0xD3, width, kind.rawValue, target)

@@ -1,0 +1,46 @@
+/// What the translators of a machine have done, and the memory that they hold.
+public struct TranslationMetrics: Equatable, Sendable {
+  /// Blocks of guest code translated since the machine was new, those counted that were dropped.
+  public var blocks = 0
+  /// Guest instructions in these blocks.
+  public var instructions = 0
+  /// Bytes of code memory in use, and how many there may be.
+  public var codeBytes = 0
+  public var codeLimit = 0
+  /// How often code memory was full, and all code dropped.
+  public var flushes = 0
+  /// Guest pages that have a table of entry points, and the bytes of these tables.
+  public var pages = 0
+  public var pageBytes = 0
+  /// How often the code of a page was dropped, because the page had changed or its place was needed.
+  public var forgottenPages = 0
+  /// How often generated code was entered from outside.
+  public var entries = 0
+
+  public init() {}
+
+  init(
+    blocks: Int, instructions: Int, codeBytes: Int, codeLimit: Int, flushes: Int, pages: Int, pageBytes: Int,
+    forgottenPages: Int, entries: Int
+  ) {
+    self.blocks = blocks
+    self.instructions = instructions
+    self.codeBytes = codeBytes
+    self.codeLimit = codeLimit
+    self.flushes = flushes
+    self.pages = pages
+    self.pageBytes = pageBytes
+    self.forgottenPages = forgottenPages
+    self.entries = entries
+  }
+
+  /// The sum for several harts.
+  public static func + (left: Self, right: Self) -> Self {
+    TranslationMetrics(
+      blocks: left.blocks + right.blocks, instructions: left.instructions + right.instructions,
+      codeBytes: left.codeBytes + right.codeBytes, codeLimit: left.codeLimit + right.codeLimit,
+      flushes: left.flushes + right.flushes, pages: left.pages + right.pages,
+      pageBytes: left.pageBytes + right.pageBytes, forgottenPages: left.forgottenPages + right.forgottenPages,
+      entries: left.entries + right.entries)
+  }
+}
