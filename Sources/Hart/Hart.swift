@@ -68,8 +68,8 @@ public final class Hart: @unchecked Sendable {
   var isBegunAnew = false
   /// How many traps were taken.
   package var trapCount: UInt64 = 0
-  /// What is executed on trial; see `rehearse`.
-  var rehearsal: Rehearsal?
+  /// What is executed on trial; see `rehearse`. Unmanaged: slow paths look at it, and count no references.
+  var rehearsal: Unmanaged<Rehearsal>?
 
   /// Interrupt lines from outside and timers, as bits of mip.
   let lines: UnsafeMutablePointer<Atomic<UInt64>>

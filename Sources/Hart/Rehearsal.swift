@@ -106,7 +106,7 @@ extension Hart {
   /// at their end, and puts RAM back as it was. `state` is undefined then.
   package func rehearse(_ count: Int, _ rehearsal: Rehearsal, outcome: UnsafeMutablePointer<HartState>) {
     rehearsal.begin()
-    self.rehearsal = rehearsal
+    self.rehearsal = Unmanaged.passUnretained(rehearsal)
     useContexts()
     interpret(count)
     self.rehearsal = nil
@@ -129,11 +129,13 @@ extension Hart {
   }
 
   func useWriteEntries() {
-    if let rehearsal {
-      rehearsal.forgetEntries()
-      state.pointee.writeEntries = rehearsal.writeEntries
-    } else {
+    guard let rehearsal else {
       state.pointee.writeEntries = dataContext.pointee.write
+      return
+    }
+    rehearsal._withUnsafeGuaranteedRef {
+      $0.forgetEntries()
+      state.pointee.writeEntries = $0.writeEntries
     }
   }
 
@@ -145,13 +147,13 @@ extension Hart {
   /// Called before RAM is changed at a physical address.
   @inline(__always)
   func willStore(_ physical: UInt64) {
-    if let rehearsal { rehearsal.keep(physical) }
+    rehearsal?._withUnsafeGuaranteedRef { $0.keep(physical) }
   }
 
   /// Called when a translation for stores is remembered.
   @inline(__always)
   func didRememberStore(_ index: Int) {
-    if let rehearsal { rehearsal.noteEntry(index) }
+    rehearsal?._withUnsafeGuaranteedRef { $0.noteEntry(index) }
   }
 
   /// Ends a rehearsal before the present instruction, which would do something that can't be taken back. False where
@@ -159,12 +161,12 @@ extension Hart {
   @inline(__always)
   func endsRehearsal() -> Bool {
     guard let rehearsal else { return false }
-    rehearsal.hasMetUnrepeatable = true
+    rehearsal._withUnsafeGuaranteedRef { $0.hasMetUnrepeatable = true }
     raise(TrapCause.unrepeatable, 0)
     return true
   }
 
-  var isRehearsalOver: Bool { rehearsal?.hasMetUnrepeatable ?? false }
+  var isRehearsalOver: Bool { rehearsal?._withUnsafeGuaranteedRef { $0.hasMetUnrepeatable } ?? false }
 
   /// Whether a system instruction changes only the hart's `state` and RAM, and depends on nothing else.
   func isRepeatable(_ slot: Slot) -> Bool {

@@ -91,6 +91,7 @@ extension Hart {
   }
 
   /// Whether the run loop has something to do before the next instruction.
+  @inline(__always)
   package var hasReasonToLeave: Bool {
     attention.load(ordering: .relaxed) != 0 || state.pointee.isWaiting || deliverableInterrupts() != 0
   }

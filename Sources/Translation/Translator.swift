@@ -22,10 +22,10 @@ package final class Translator: ExecutionEngine {
   private let threshold: UInt8
   /// Counts the pages whose translations were dropped.
   private(set) var forgottenPages: UInt64 = 0
-  private var flushCount = 0
-  private var entryCount = 0
   /// Notes each block that is translated; nil: nobody asks.
   var ledger: BlockLedger?
+  private var flushCount = 0
+  private var entryCount = 0
   private var pages: [PageTranslations] = []
   /// The entry points of a page that has none.
   private let absentPage: PageTranslations
@@ -161,9 +161,8 @@ package final class Translator: ExecutionEngine {
   }
 
   /// Whether the run loop has something to do before the next instruction.
-  func mustLeave(_ hart: Hart) -> Bool {
-    hart.hasReasonToLeave
-  }
+  @inline(__always)
+  func mustLeave(_ hart: Hart) -> Bool { hart.hasReasonToLeave }
 
   /// Moves the exceptions that generated code has met from MXCSR to fflags.
   @inline(__always)
@@ -199,8 +198,8 @@ package final class Translator: ExecutionEngine {
 
   /// Begins anew with an empty code memory.
   private func flush() {
-    flushCount += 1
     ledger?.removeAll()
+    flushCount += 1
     for page in pages { page.clear(UInt32(truncatingIfNeeded: thunks.exitDispatch)) }
     block.clear(from: firstBlock)
   }

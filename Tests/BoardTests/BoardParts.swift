@@ -40,6 +40,9 @@ final class BoardUnderTest {
     board.boot()
   }
 
+  /// The console holds the UART, and that the harts, until it is stopped.
+  deinit { board.uart.stop() }
+
   /// Runs hart 0 until the guest ends or `limit` instructions have retired; returns how it ended.
   func run(limit: UInt64 = 100_000) -> PowerEvent? {
     while board.powerEvent == nil, board.harts[0].run(limit: limit) == .paused, board.powerEvent == nil {}

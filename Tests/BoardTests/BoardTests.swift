@@ -27,6 +27,19 @@ import Virtio
     #expect(read(board, 0x8100_0000) == nil)
   }
 
+  @Test func nothingOfABoardStaysBehind() throws {
+    var machine: BoardUnderTest? = try BoardUnderTest(BoardTests.idle) { $0.devices = [VirtioEntropy()] }
+    weak let board = machine?.board
+    weak let hart = machine?.board.harts[0]
+    weak let memory = machine?.board.memory
+    _ = machine?.run(limit: 100)
+    #expect(memory != nil)
+    machine = nil
+    #expect(board == nil)
+    #expect(hart == nil)
+    #expect(memory == nil)
+  }
+
   @Test func pciDevicesAnswerInTheirSlots() throws {
     let board = try BoardUnderTest(BoardTests.idle) { configuration in
       configuration.devices = [VirtioEntropy()]

@@ -48,7 +48,7 @@ final class MemoryConsole: ConsoleBackend, @unchecked Sendable {
     state.withLock { $0.waiting.removeFirst(taken) }
   }
 
-  func stop() {}
+  func stop() { input = nil }
 }
 
 extension BusDevice {
