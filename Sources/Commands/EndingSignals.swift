@@ -4,15 +4,15 @@ import Foundation
 final class EndingSignals {
   private var sources: [any DispatchSourceSignal] = []
 
-  /// - Parameter action: runs on any thread, once for each signal.
-  init(action: @escaping @Sendable () -> Void) {
+  /// - Parameter action: runs on any thread, once for each signal, with its number.
+  init(action: @escaping @Sendable (Int32) -> Void) {
     for number in [SIGINT, SIGTERM, SIGHUP] {
       var current = sigaction()
       sigaction(number, nil, &current)
       guard current.__sigaction_handler.sa_handler == nil else { continue }
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number)
-      source.setEventHandler(handler: action)
+      source.setEventHandler { action(number) }
       source.resume()
       sources.append(source)
     }

@@ -5,6 +5,7 @@ import Foundation
 import HostSystem
 import Images
 import Network
+import Synchronization
 import Yadori
 
 /// `yadori run`: a machine on this terminal.
@@ -60,8 +61,8 @@ struct RunCommand: ParsableCommand {
   @Option(help: "What devices are attached to: mmio or pci (pci for images, mmio otherwise).")
   var transport: Transport?
 
-  @Option(help: "The highest translation mode offered: sv39, sv48 or sv57.")
-  var mmu: TranslationMode = .sv57
+  @Option(help: "The highest translation mode offered: sv39, sv48 or sv57 (which not all programs can take: OpenJDK 21).")
+  var mmu: TranslationMode = .sv48
 
   @OptionGroup var engine: EngineOptions
 
@@ -110,12 +111,23 @@ struct RunCommand: ParsableCommand {
     console.onPause = { machine.togglePause() }
     console.onBreak = { machine.sendBreak() }
     let profileOutput = try profile.apply(to: machine)
+    // The machine stops in good order, and what is temporary goes; then the signal does what it would have done.
+    let endingSignal = Mutex<Int32?>(nil)
+    let signals = EndingSignals { number in
+      endingSignal.withLock { $0 = number }
+      machine.stop()
+    }
     let start = Date()
     let outcome = try machine.run(until: savePoint) {
       if let description = console.escapeDescription { report(description) }
     }
+    signals.release()
     if stats { printStatistics(machine, seconds: Date().timeIntervalSince(start)) }
     try profile.write(profileOutput, of: machine)
+    if let number = endingSignal.withLock({ $0 }) {
+      plan.cleanUp()
+      kill(getpid(), number)
+    }
     switch outcome {
     case .shutdown(let code):
       if let dumpSignature { try write(try machine.signature(), to: dumpSignature) }

@@ -13,7 +13,7 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   /// Nil: no network card.
   public var network: Network?
   public var transport: Transport
-  /// The highest translation mode offered to the guest: 39, 48 or 57.
+  /// The highest translation mode offered to the guest: 39, 48 (as on most hardware; OpenJDK 21 refuses 57) or 57.
   public var virtualAddressBits: Int
   /// What executes guest instructions; nil: the quickest that this host can run.
   public var engine: EngineChoice?
@@ -97,7 +97,7 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
 
   public init(
     hartCount: Int = 1, memorySize: UInt64 = 1 << 30, boot: Boot, disks: [Disk] = [], network: Network? = nil,
-    transport: Transport = .mmio, virtualAddressBits: Int = 57, engine: EngineChoice? = nil
+    transport: Transport = .mmio, virtualAddressBits: Int = 48, engine: EngineChoice? = nil
   ) {
     self.hartCount = hartCount
     self.memorySize = memorySize

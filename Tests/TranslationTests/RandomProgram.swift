@@ -92,11 +92,18 @@ struct RandomProgram {
       let base = Self.bases.randomElement(using: &generator)!
       // A run of accesses to neighbours, as compilers emit them.
       let middle = Int64.random(in: -1900...1900, using: &generator)
-      for _ in 0..<Int.random(in: 1...5, using: &generator) {
+      let isMixed = Int.random(in: 0..<3, using: &generator) == 0
+      let step = Int.random(in: 0..<4, using: &generator) == 0 ? Int64.random(in: -4...4, using: &generator) * 8 : 0
+      let count = Int64.random(in: 1...(isMixed ? 12 : 5), using: &generator)
+      for _ in 0..<count {
         let immediate = middle + Int64.random(in: -12...12, using: &generator) * 8
         let isAligned = Int.random(in: 0..<8, using: &generator) != 0
-        appendAccess(base: base, isAligned ? immediate & ~7 : immediate)
+        // Off several registers by turns, as with structures and the stack.
+        appendAccess(
+          base: isMixed ? Self.bases.randomElement(using: &generator)! : base, isAligned ? immediate & ~7 : immediate)
+        if step != 0 { append(.addi, rd: base, rs1: base, immediate: step) }
       }
+      if step != 0 { append(.addi, rd: base, rs1: base, immediate: -step * count) }
     case 80..<84:
       let operation = Self.atomic.randomElement(using: &generator)!
       append(.addi, rd: 29, rs1: Self.bases.randomElement(using: &generator)!, immediate: 16)
