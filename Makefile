@@ -37,8 +37,9 @@ guests:
 conformance: build
 	Scripts/conformance $(YADORI) "$(SUITE)"
 
+# Measures, beside other machines: make bench BENCH="--only gcc --rounds 1" QEMU=path (Scripts/bench --help)
 bench: build guests
-	Scripts/bench $(YADORI)
+	Scripts/bench $(YADORI) $(BENCH)
 
 # Feeds one reader with mutated inputs: make fuzz TARGET=qcow2|virtqueue|elf|devicetree SECONDS=60
 fuzz:
