@@ -61,7 +61,7 @@ struct RunCommand: ParsableCommand {
   @Option(help: "What devices are attached to: mmio or pci (pci for images, mmio otherwise).")
   var transport: Transport?
 
-  @Option(help: "The highest translation mode offered: sv39, sv48 or sv57 (which not all programs can take: OpenJDK 21).")
+  @Option(help: "The highest translation mode offered: sv39, sv48 or sv57 (which OpenJDK 21 refuses).")
   var mmu: TranslationMode = .sv48
 
   @OptionGroup var engine: EngineOptions

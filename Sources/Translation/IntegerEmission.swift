@@ -203,7 +203,7 @@ extension BlockTranslator {
 
     // Memory ordering (2.7): the host orders all but earlier stores against later loads.
     case .fence:
-      if i.immediate & 0x12 == 0x12 { assembler.memoryFence() }
+      if i.immediate & 0x12 == 0x12 { assembler.memoryFence(StateLayout.slowValue) }
     case .prefetch_i, .prefetch_r, .prefetch_w: break
 
     case .lr_w: emitLoadReserved(step, .long)
