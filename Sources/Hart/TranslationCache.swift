@@ -113,9 +113,6 @@ package struct TranslationCache {
       let read = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.totalCount)
       let write = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.totalCount)
       let fetch = UnsafeMutablePointer<FetchEntry>.allocate(capacity: Self.fetchEntryCount)
-      read.initialize(from: emptyEntries, count: Self.totalCount)
-      write.initialize(from: emptyEntries, count: Self.totalCount)
-      fetch.initialize(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
       (contexts + index).initialize(
         to: Context(
           key: TranslationKey(satp: 0, mode: ~0), lastUse: 0, isValid: false, largeLow: (0, 0), largeHigh: (0, 0),
@@ -147,7 +144,14 @@ package struct TranslationCache {
       }
       if context.pointee.lastUse < oldest.pointee.lastUse { oldest = context }
     }
-    clear(oldest)
+    if oldest.pointee.isValid {
+      clear(oldest)
+    } else {
+      // Not before its first use: many machines need few, and memory that nobody has touched costs nothing.
+      oldest.pointee.read.initialize(from: emptyEntries, count: Self.totalCount)
+      oldest.pointee.write.initialize(from: emptyEntries, count: Self.totalCount)
+      oldest.pointee.fetch.initialize(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
+    }
     oldest.pointee.key = key
     oldest.pointee.isValid = true
     oldest.pointee.lastUse = useCounter

@@ -22,8 +22,9 @@ public enum EngineChoice: Codable, Hashable, Sendable {
   /// Gives each of `harts` the engine; nil: the translator where the host can run one, else the interpreter. Before the
   /// harts and `loop`, which changes their memory, run. Throws `HostError` where the host can't run the one asked for.
   public static func install(_ choice: EngineChoice?, on harts: [Hart], beside loop: EventLoop? = nil) throws {
-    // The addresses that code may have are few: many harts share them.
+    // A hart that sends a fence waits for the end of the others' stretches.
     if harts.count > 1 { for hart in harts { hart.engineStretch = 8192 } }
+    // The addresses that code may have are few: many harts share them.
     let codeSize = min(Translator.largestCodeSize, (512 << 20) / harts.count & ~0xFFFFF)
     switch choice {
     case .interpreter: return

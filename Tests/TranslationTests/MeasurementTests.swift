@@ -6,12 +6,6 @@ import RISCV
 import Testing
 import Translation
 
-private func encode(
-  _ operation: RISCV.Operation, rd: UInt8 = 0, rs1: UInt8 = 0, rs2: UInt8 = 0, _ immediate: Int64 = 0
-) -> UInt32 {
-  Encoder.encode(operation, rd: rd, rs1: rs1, rs2: rs2, immediate: immediate)!
-}
-
 /// What is told about translated code: counts, samples and names.
 @Suite struct MeasurementTests {
   private let base = TranslationHarness.base

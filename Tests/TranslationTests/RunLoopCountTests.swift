@@ -6,12 +6,6 @@ import RISCV
 import Testing
 import Translation
 
-private func encode(
-  _ operation: RISCV.Operation, rd: UInt8 = 0, rs1: UInt8 = 0, rs2: UInt8 = 0, _ immediate: Int64 = 0
-) -> UInt32 {
-  Encoder.encode(operation, rd: rd, rs1: rs1, rs2: rs2, immediate: immediate)!
-}
-
 /// The run loop allocates nothing and counts no references, once everything that runs has been seen.
 @Suite(.serialized, .enabled(if: counting_is_possible() == 1, "this Swift runtime doesn't let itself be counted"))
 struct RunLoopCountTests {

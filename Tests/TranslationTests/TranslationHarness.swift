@@ -4,6 +4,13 @@ import RISCV
 import Testing
 import Translation
 
+/// The bits of an instruction that has an encoding.
+func encode(
+  _ operation: RISCV.Operation, rd: UInt8 = 0, rs1: UInt8 = 0, rs2: UInt8 = 0, _ immediate: Int64 = 0
+) -> UInt32 {
+  Encoder.encode(operation, rd: rd, rs1: rs1, rs2: rs2, immediate: immediate)!
+}
+
 /// A hart with 16 MiB of RAM at 0x8000_0000 and no devices, run by the engine under test or by the interpreter.
 final class TranslationHarness {
   static let base: UInt64 = 0x8000_0000

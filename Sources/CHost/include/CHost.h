@@ -44,9 +44,6 @@ int chost_has_x86_64_v3(void);
 /// old_size 0). Returns NULL with errno.
 void *chost_map_again(void *memory, size_t count, void *place);
 
-/// gettid needs _GNU_SOURCE.
-int chost_thread_identifier(void);
-
 // Samples of where guest code is (Sampler.c). In C because they are taken in a signal handler, which must be
 // async-signal-safe, and because the interrupted thread's registers are behind macros.
 
