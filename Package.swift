@@ -25,7 +25,6 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
   ],
   targets: [
@@ -37,7 +36,7 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ]),
-    room("Images", ["Storage", "CZlib", "CZstd", "CLZMA", .product(name: "Crypto", package: "swift-crypto")]),
+    room("Images", ["Storage", "CCrypto", "CZlib", "CZstd", "CLZMA"]),
     room(
       "Yadori",
       ["Board", "Translation", "Virtio", "Storage", "Network", "Console", "Hart", "Bus", "HostSystem", "CZstd"]),
@@ -58,6 +57,7 @@ let package = Package(
     room("HostSystem", ["CHost"]),
     .target(name: "CHost"),
     .systemLibrary(name: "CSlirp", providers: [.apt(["libslirp-dev"])]),
+    .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "CLZMA", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
@@ -76,14 +76,9 @@ let package = Package(
     tests("Console", ["HostSystem"]),
     tests("Virtio", ["Bus", "HostSystem", "Storage", "Network", "Console"]),
     tests("Board", ["Translation", "Hart", "RISCV", "Bus", "HostSystem", "Virtio", "Console"]),
-    tests("Images", ["HostSystem", "Storage", "HTTPTestServer", .product(name: "Crypto", package: "swift-crypto")]),
+    tests("Images", ["HostSystem", "Storage", "HTTPTestServer"]),
     tests("Yadori", ["Console"]),
-    tests(
-      "Commands",
-      [
-        "HostSystem", "Images", "Storage", "HTTPTestServer", "yadori",
-        .product(name: "Crypto", package: "swift-crypto"),
-      ]),
+    tests("Commands", ["HostSystem", "Images", "Storage", "HTTPTestServer", "yadori"]),
     // Answers downloads on the loopback address; the tests of Images and Commands start it.
     .target(name: "HTTPTestServer", path: "Tests/HTTPTestServer", swiftSettings: rules),
   ]

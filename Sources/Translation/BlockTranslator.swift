@@ -12,9 +12,10 @@ struct BlockTranslator {
   private let absent: UInt32
 
   /// An upper bound of a block's code, bytes.
-  static let largestBlock = 64 << 10
-  /// Guest instructions in a block at most.
+  static let largestBlock = 256 << 10
+  /// Guest instructions in a block at most; of one that has no branches.
   static let maximumLength = 96
+  static let maximumStraightLength = 320
 
   /// One instruction of the trace.
   struct Step {
@@ -45,9 +46,9 @@ struct BlockTranslator {
   private(set) var translatedBlocks = 0
   private(set) var translatedInstructions = 0
   /// What is emitted behind the block.
-  let deferred: UnsafeMutablePointer<(item: Deferred, unextended: UInt32)>
+  let deferred: UnsafeMutablePointer<(item: Deferred, unextended: UInt32, snapshot: Int)>
   var deferredCount = 0
-  static let maximumDeferred = 512
+  static let maximumDeferred = 2048
 
   /// Jumps within pages that wait for their target's block: chains by page.
   private struct WaitingJump {
@@ -58,6 +59,24 @@ struct BlockTranslator {
   private let waiting: UnsafeMutablePointer<WaitingJump>
   private var waitingCount = 0
   private static let maximumWaiting = 1 << 20
+
+  // Where registers are; see RegisterAllocation.swift.
+
+  /// A row of events for each step, and one for the block's end.
+  let events: UnsafeMutablePointer<Event>
+  var registers = RegisterMap.canonical
+  /// How many of `RegisterMap.places` this block uses.
+  var placeCount = 0
+  /// The register that the present step will write, while its place doesn't hold it yet; `RegisterMap.none`: none.
+  var pending = RegisterMap.none
+  /// Registers whose places are needed by the present step, and by access groups, a bit each.
+  var stepLocked: UInt32 = 0
+  var locked: UInt32 = 0
+  /// Where the registers were for what is postponed.
+  let snapshots: UnsafeMutablePointer<(map: RegisterMap, pending: UInt8)>
+  var snapshotCount = 0
+  /// A block that ends with a branch to its begin: where it goes, and the registers there.
+  var loop: (head: Assembler.Label, map: RegisterMap)?
 
   // The state of the block that is being translated.
   var translations: PageTranslations
@@ -96,10 +115,12 @@ struct BlockTranslator {
     self.assembler = assembler
     self.thunks = thunks
     absent = UInt32(truncatingIfNeeded: thunks.exitDispatch)
-    steps = .allocate(capacity: Self.maximumLength + 1)
+    steps = .allocate(capacity: Self.maximumStraightLength + 1)
+    events = .allocate(capacity: (Self.maximumStraightLength + 2) * Self.eventStride)
+    snapshots = .allocate(capacity: Self.maximumStraightLength + 3)
     deferred = .allocate(capacity: Self.maximumDeferred)
     waiting = .allocate(capacity: Self.maximumWaiting)
-    groups = .allocate(capacity: Self.maximumLength)
+    groups = .allocate(capacity: Self.maximumStraightLength)
     openGroups = .allocate(capacity: 32)
     known = .allocate(capacity: 32)
     known.initialize(repeating: .nothing, count: 32)
@@ -108,6 +129,8 @@ struct BlockTranslator {
 
   func deallocate() {
     steps.deallocate()
+    events.deallocate()
+    snapshots.deallocate()
     deferred.deallocate()
     waiting.deallocate()
     groups.deallocate()
@@ -135,6 +158,9 @@ struct BlockTranslator {
     groupCount = 0
     loadedGroup = -1
     if isGrouping { planGroups() }
+    if stepCount > 2 { simplify() }
+    let isLoop = isGrouping && endsAtItsBegin
+    planEvents(isLoop: isLoop)
     deferredCount = 0
     isFloatChecked = false
     isFloatDirty = false
@@ -150,8 +176,21 @@ struct BlockTranslator {
     }
     map?.begin(at: assembler.here, page, offset: index * 2)
     current = 0
+    beginRegisters()
+    loop = nil
+    if isLoop {
+      let chosen = loopRegisters()
+      assembler.convert(registers, to: chosen)
+      registers = chosen
+      loop = (assembler.here, chosen)
+    }
     if stepCount > 0 {
-      assembler.arithmetic(.sub, PinnedRegisters.remaining, immediate: Int32(stepCount))
+      takeSnapshot()
+      if let count = located(RegisterMap.remaining) {
+        assembler.arithmetic(.sub, count, immediate: Int32(stepCount))
+      } else {
+        assembler.arithmetic(.sub, StateLayout.remaining, immediate: Int32(stepCount))
+      }
       let patch = assembler.jump(if: .negative)
       postpone(.budget(patch))
     }
@@ -163,6 +202,7 @@ struct BlockTranslator {
       current += 1
     }
     extendAll()
+    restoreCanonical()
     switch end {
     case .jump: break
     case .next(let offset):
@@ -186,7 +226,8 @@ struct BlockTranslator {
     let source = page.pointee.source
     var offset = start
     stepCount = 0
-    while stepCount < Self.maximumLength {
+    var limit = Self.maximumStraightLength
+    while stepCount < limit {
       if offset >= 4096 { return .next(offset) }
       if stepCount > 0, translations.entryPoints[offset >> 1] != absent { return .next(offset) }
       let half = source.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
@@ -209,6 +250,7 @@ struct BlockTranslator {
       case .beq, .bne, .blt, .bge, .bltu, .bgeu:
         offset += Int(instruction.length)
         if instruction.immediate <= 0 { return .next(offset) }
+        limit = Self.maximumLength
       default: offset += Int(instruction.length)
       }
     }
@@ -227,6 +269,18 @@ struct BlockTranslator {
   }
 
   // MARK: ways out
+
+  /// Whether the trace ends with a branch or jump to where it begins.
+  private var endsAtItsBegin: Bool {
+    guard stepCount > 0 else { return false }
+    let last = steps[stepCount - 1]
+    switch last.instruction.operation {
+    case .beq, .bne, .blt, .bge, .bltu, .bgeu: break
+    case .jal where last.instruction.rd == 0: break
+    default: return false
+    }
+    return Int64(last.offset) + last.instruction.immediate == Int64(steps[0].offset)
+  }
 
   /// How many instructions the block has counted and not executed when it is left before the present step.
   var uncounted: Int { stepCount - current }
@@ -371,7 +425,7 @@ struct BlockTranslator {
   mutating func postpone(_ item: Deferred) {
     // A block has a few for each instruction at most.
     precondition(deferredCount < Self.maximumDeferred)
-    deferred[deferredCount] = (item, unextended)
+    deferred[deferredCount] = (item, unextended, snapshotCount - 1)
     deferredCount += 1
   }
 
@@ -384,7 +438,7 @@ struct BlockTranslator {
     // Items may add items.
     var index = 0
     while index < deferredCount {
-      emit(deferred[index].item, deferred[index].unextended)
+      emit(deferred[index].item, deferred[index].unextended, deferred[index].snapshot)
       index += 1
     }
   }
@@ -399,19 +453,23 @@ struct BlockTranslator {
   }
 
   /// Calls the slow path of an access to the address in rax.
-  private mutating func emitSlowAccess(_ site: UInt32) {
+  private mutating func emitSlowAccess(_ site: UInt32, _ unextended: UInt32, _ snapshot: Int) {
+    emitCanonical(snapshot)
+    extendInPlace(unextended)
     assembler.moveImmediate(.rcx, UInt64(site))
     assembler.call(thunks.slowAccess)
+    emitRestore(snapshot)
   }
 
   private mutating func giveBack(_ count: Int) {
     if count > 0 { assembler.arithmetic(.add, PinnedRegisters.remaining, immediate: Int32(count)) }
   }
 
-  private mutating func emit(_ item: Deferred, _ unextended: UInt32) {
+  private mutating func emit(_ item: Deferred, _ unextended: UInt32, _ snapshot: Int) {
     switch item {
     case .budget(let patch):
       assembler.fillHere(patch)
+      emitCanonical(snapshot)
       giveBack(stepCount)
       emitOffsetExit(steps[0].offset, thunks.exitBudget)
     case .link(let patch, let offset):
@@ -419,6 +477,7 @@ struct BlockTranslator {
       emitOffsetExit(offset, thunks.exitDispatch)
     case .side(let patch, let offset, let count):
       assembler.fillHere(patch)
+      emitCanonical(snapshot)
       extendInPlace(unextended)
       giveBack(count)
       if offset >= 0, offset < 4096 { emitJump(toOffset: Int(offset)) } else { emitFarJump(offset, isCall: false) }
@@ -432,31 +491,28 @@ struct BlockTranslator {
       assembler.jump(back)
     case .slowLoad(let miss, let site, let register, let back):
       emitRefill(miss, isStore: false)
-      extendInPlace(unextended)
-      emitSlowAccess(site)
+      emitSlowAccess(site, unextended, snapshot)
       if register != .rax { assembler.move(register, .rax) }
       assembler.jump(back)
     case .slowStore(let miss, let site, let register, let place, let back):
       emitRefill(miss, isStore: true)
-      extendInPlace(unextended)
       if register == nil { assembler.load(.rcx, place) }
       assembler.store(StateLayout.slowValue, register ?? .rcx)
-      emitSlowAccess(site)
+      emitSlowAccess(site, unextended, snapshot)
       assembler.jump(back)
     case .slowFloatStore(let miss, let site, let register, let back):
       emitRefill(miss, isStore: true)
-      extendInPlace(unextended)
       assembler.store(StateLayout.slowValue, register, .double)
-      emitSlowAccess(site)
+      emitSlowAccess(site, unextended, snapshot)
       assembler.jump(back)
     case .slowFloatLoad(let miss, let site, let back):
       emitRefill(miss, isStore: false)
-      extendInPlace(unextended)
-      emitSlowAccess(site)
+      emitSlowAccess(site, unextended, snapshot)
       assembler.move(.xmm0, .rax)
       assembler.jump(back)
     case .prepare(let miss, let site, let span, let offset, let count, let isStore, let isDistance, let retry):
       emitRefill(miss, isStore: isStore, isDistance: isDistance)
+      emitCanonical(snapshot)
       extendInPlace(unextended)
       // Accesses across the page's end don't match either, and never will.
       assembler.move(.rcx, .rax, .long)
@@ -466,7 +522,10 @@ struct BlockTranslator {
       assembler.moveImmediate(.rcx, UInt64(site))
       assembler.call(thunks.prepareAccess)
       assembler.test(.rax, .rax, .long)
-      assembler.jump(retry, if: .notEqual)
+      let failed = assembler.jump(if: .equal)
+      emitRestore(snapshot)
+      assembler.jump(retry)
+      assembler.fillHere(failed)
       assembler.fillHere(crossing)
       giveBack(count)
       let jump = assembler.jump()
@@ -476,17 +535,20 @@ struct BlockTranslator {
       emitOffsetExit(offset, thunks.exitUngrouped)
     case .floatReady(let patch, let offset, let count, let back):
       assembler.fillHere(patch)
-      extendInPlace(unextended)
       assembler.call(thunks.makeFloatReady)
       assembler.test(.rax, .rax, .long)
       assembler.jump(back, if: .notEqual)
+      emitCanonical(snapshot)
+      extendInPlace(unextended)
       giveBack(count)
       emitOffsetExit(offset, thunks.exitInterpretOn)
     case .executeOne(let patch, let site, let back):
       assembler.fillHere(patch)
+      emitCanonical(snapshot)
       extendInPlace(unextended)
       assembler.moveImmediate(.rcx, UInt64(site))
       assembler.call(thunks.executeOne)
+      emitRestore(snapshot)
       assembler.jump(back)
     case .notANumber(let patch, let register, let isSingle, let back):
       assembler.fillHere(patch)
@@ -506,8 +568,7 @@ enum KnownValue {
 }
 
 /// Several accesses off one base register, whose page is looked up once, by the first: from there on their address is in
-/// rdx, or in a slot of the state while another group's is. It is the host's address of the guest's address zero where
-/// the base register lives in a host register, else that of the lowest byte.
+/// rdx, or in a slot of the state while another group's is.
 struct AccessGroup {
   var base: UInt8
   var isStore: Bool
@@ -519,6 +580,9 @@ struct AccessGroup {
   var memberCount: Int
   var first: Int
   var last: Int
+  /// What the address is: the host's of the guest's address zero, where the base register lives in a host register (it
+  /// stays there then until the last access); else that of the lowest byte.
+  var isRelative = false
   var needsSlot = false
   /// -1: none.
   var slot: Int8 = -1

@@ -6,11 +6,23 @@ extension BlockTranslator {
   mutating func emit(_ step: Step) {
     let i = step.instruction
     if usesRDX(i) { loadedGroup = -1 }
+    let isJump = current == stepCount - 1 && (i.operation == .jal || i.operation == .jalr)
+    if isJump {
+      if loop == nil {
+        prepareSources(i)
+        restoreCanonical()
+      }
+    } else {
+      placeOperands(i)
+    }
     prepareSources(i)
+    takeSnapshot()
     isResultUnextended = false
     let isWord = isWordResult(i)
     let wasUnextended = passesUnextended(i)
     emitOperation(step)
+    forgetPending()
+    if step.group >= 0, groups[Int(step.group)].last == current { locked &= ~(1 << UInt32(groups[Int(step.group)].base)) }
     guard i.operation.effects.contains(.writesInteger), i.rd != 0 else { return }
     let bit = UInt32(1) << UInt32(i.rd)
     if isResultUnextended || wasUnextended { unextended |= bit } else { unextended &= ~bit }
@@ -101,10 +113,10 @@ extension BlockTranslator {
     case .sh2add_uw: emitShiftAdd(i, 2, isWord: true)
     case .sh3add_uw: emitShiftAdd(i, 3, isWord: true)
     case .slli_uw:
-      let source = read(i.rs1, .rax)
-      assembler.move(.rax, source, .long)
-      assembler.shift(.left, .rax, by: UInt8(i.immediate))
-      write(i.rd, .rax)
+      if i.rd == 0 { break }
+      assembler.move(target(i.rd), read(i.rs1, .rax), .long)
+      assembler.shift(.left, target(i.rd), by: UInt8(i.immediate))
+      finish(i.rd)
     case .andn:
       let right = read(i.rs2, .rcx)
       let left = read(i.rs1, .rax)
@@ -135,14 +147,12 @@ extension BlockTranslator {
       assembler.zeroExtend16(target(i.rd), read(i.rs1, .rax))
       finish(i.rd)
     case .rori:
-      readInto(.rax, i.rs1)
-      assembler.shift(.rotateRight, .rax, by: UInt8(i.immediate))
-      write(i.rd, .rax)
+      assembler.rotateRight(target(i.rd), read(i.rs1, .rax), by: UInt8(i.immediate))
+      finish(i.rd)
     case .roriw:
-      readInto(.rax, i.rs1)
-      assembler.shift(.rotateRight, .rax, by: UInt8(i.immediate), .long)
+      assembler.rotateRight(target(i.rd), read(i.rs1, .rax), by: UInt8(i.immediate), .long)
       isResultUnextended = true
-      write(i.rd, .rax)
+      finish(i.rd)
     case .rol, .ror, .rolw, .rorw:
       let isWord = i.operation == .rolw || i.operation == .rorw
       readInto(.rcx, i.rs2)
@@ -173,7 +183,7 @@ extension BlockTranslator {
     case .czero_eqz, .czero_nez:
       readInto(.rax, i.rs1)
       assembler.moveImmediate(.rcx, 0)
-      if let host = PinnedRegisters.host(i.rs2) {
+      if let host = located(i.rs2) {
         assembler.test(host, host)
       } else if i.rs2 == 0 {
         assembler.test(.rcx, .rcx)
@@ -241,7 +251,7 @@ extension BlockTranslator {
 
   /// The host register that holds a guest register, which is loaded into `scratch` where it lives in memory.
   mutating func read(_ register: UInt8, _ scratch: HostRegister) -> HostRegister {
-    if let host = PinnedRegisters.host(register) { return host }
+    if let host = located(register) { return host }
     readInto(scratch, register)
     return scratch
   }
@@ -254,7 +264,7 @@ extension BlockTranslator {
     }
     if register == 0 {
       assembler.moveImmediate(host, 0)
-    } else if let source = PinnedRegisters.host(register) {
+    } else if let source = located(register) {
       assembler.move(host, source, width)
     } else {
       assembler.load(host, StateLayout.integer(register), width)
@@ -262,13 +272,18 @@ extension BlockTranslator {
   }
 
   /// Where the result for a guest register is computed: its host register, or rax, which `finish` stores.
-  func target(_ register: UInt8) -> HostRegister { PinnedRegisters.host(register) ?? .rax }
+  func target(_ register: UInt8) -> HostRegister { located(register) ?? .rax }
 
   /// Ends the computation of a guest register in `target`.
   mutating func finish(_ register: UInt8) {
     known[Int(register)] = .nothing
-    if register != 0, PinnedRegisters.host(register) == nil {
-      assembler.store(StateLayout.integer(register), .rax)
+    if register == 0 { return }
+    if located(register) != nil {
+      noteWritten(register)
+    } else {
+      if event(register, from: current + 1) != Self.overwritten {
+        assembler.store(StateLayout.integer(register), .rax)
+      }
       nextHeld = register
     }
   }
@@ -277,12 +292,19 @@ extension BlockTranslator {
   mutating func write(_ register: UInt8, _ host: HostRegister) {
     known[Int(register)] = .nothing
     if register == 0 { return }
-    if let pinned = PinnedRegisters.host(register) {
-      assembler.move(pinned, host)
+    if let place = located(register) {
+      if place != host { assembler.move(place, host) }
+      noteWritten(register)
     } else {
       assembler.store(StateLayout.integer(register), host)
       if host == .rax { nextHeld = register }
     }
+  }
+
+  /// The place of a guest register has got a new value.
+  private mutating func noteWritten(_ register: UInt8) {
+    registers.dirty |= 1 << UInt64(register)
+    if pending == register { pending = RegisterMap.none }
   }
 
   /// A register whose low byte can be read on its own.
@@ -293,7 +315,7 @@ extension BlockTranslator {
 
   mutating func setConstant(_ register: UInt8, _ value: UInt64) {
     if register == 0 { return }
-    if PinnedRegisters.host(register) == nil, Int64(bitPattern: value) == Int64(Int32(truncatingIfNeeded: value)) {
+    if located(register) == nil, Int64(bitPattern: value) == Int64(Int32(truncatingIfNeeded: value)) {
       assembler.storeImmediate(StateLayout.integer(register), Int32(truncatingIfNeeded: value))
     } else {
       assembler.moveImmediate(target(register), value)
@@ -327,7 +349,7 @@ extension BlockTranslator {
     case .fromPage(let offset): return setFromPage(i.rd, offset + i.immediate)
     case .nothing: break
     }
-    if let source = PinnedRegisters.host(i.rs1) {
+    if let source = located(i.rs1) {
       let host = target(i.rd)
       if host == source {
         assembler.arithmetic(.add, host, immediate: immediate)
@@ -366,7 +388,7 @@ extension BlockTranslator {
       if held == i.rs1 {
         held = nil
         assembler.signExtend32(host, .rax)
-      } else if let source = PinnedRegisters.host(i.rs1) {
+      } else if let source = located(i.rs1) {
         assembler.signExtend32(host, source)
       } else {
         assembler.signExtend32(host, StateLayout.integer(i.rs1))
@@ -387,7 +409,7 @@ extension BlockTranslator {
     if i.rd == 0 { return }
     let host = target(i.rd)
     if operation == .and, i.immediate == 0xFF {
-      if let source = PinnedRegisters.host(i.rs1) {
+      if let source = located(i.rs1) {
         assembler.zeroExtend8(host, source)
       } else {
         readInto(.rax, i.rs1)
@@ -408,7 +430,7 @@ extension BlockTranslator {
 
   /// `readInto`, unless the register is in `host` already.
   private mutating func readInto(_ host: HostRegister, _ register: UInt8, unless same: HostRegister) {
-    if PinnedRegisters.host(register) != same { readInto(host, register) }
+    if located(register) != same { readInto(host, register) }
   }
 
   private mutating func emitAdd(_ i: Instruction) {
@@ -419,7 +441,7 @@ extension BlockTranslator {
       readInto(host, source, unless: host)
       return finish(i.rd)
     }
-    if let left = PinnedRegisters.host(i.rs1), let right = PinnedRegisters.host(i.rs2) {
+    if let left = located(i.rs1), let right = located(i.rs2) {
       let host = target(i.rd)
       if host == left {
         assembler.arithmetic(.add, host, right)
@@ -439,7 +461,7 @@ extension BlockTranslator {
     if register == 0 {
       if operation == .and { assembler.moveImmediate(host, 0) }
       if operation == .compare { assembler.test(host, host, width) }
-    } else if let other = PinnedRegisters.host(register) {
+    } else if let other = located(register) {
       assembler.arithmetic(operation, host, other, width)
     } else if held == register, host != .rax {
       assembler.arithmetic(operation, host, .rax, width)
@@ -454,11 +476,11 @@ extension BlockTranslator {
     if i.rd == 0 { return }
     var host = target(i.rd)
     var (left, right) = (i.rs1, i.rs2)
-    if PinnedRegisters.host(right) == host, PinnedRegisters.host(left) != host {
+    if located(right) == host, located(left) != host {
       if commutes { swap(&left, &right) } else { host = .rax }
     }
-    if width == .quad, i.rd == left, PinnedRegisters.host(left) == nil, held != left,
-      let source = PinnedRegisters.host(right)
+    if width == .quad, i.rd == left, located(left) == nil, held != left,
+      let source = located(right)
     {
       assembler.arithmetic(operation, StateLayout.integer(left), source)
       known[Int(left)] = .nothing
@@ -646,7 +668,7 @@ extension BlockTranslator {
       case .aboveOrEqual: condition = .belowOrEqual
       default: break
       }
-    } else if i.rs2 == 0, i.rs1 != 0, PinnedRegisters.host(i.rs1) == nil, held != i.rs1 {
+    } else if i.rs2 == 0, i.rs1 != 0, located(i.rs1) == nil, held != i.rs1 {
       assembler.arithmetic(.compare, StateLayout.integer(i.rs1), immediate: 0, comparisonWidth)
     } else {
       emitCompare(i.rs1, i.rs2)
@@ -654,6 +676,17 @@ extension BlockTranslator {
     comparisonWidth = .quad
     let target = Int64(step.offset) + i.immediate
     let left = uncounted - 1
+    if left == 0, let loop {
+      let inverted = assembler.jump(if: condition.inverted)
+      assembler.convert(registers, to: loop.map)
+      assembler.jump(loop.head)
+      assembler.fillHere(inverted)
+      return
+    }
+    if left == 0 {
+      restoreCanonical()
+      takeSnapshot()
+    }
     if left == 0, target >= 0, target < 4096 {
       let index = Int(target) >> 1
       let entry = translations.entryPoints[index]
@@ -677,6 +710,10 @@ extension BlockTranslator {
     setFromPage(i.rd, Int64(next))
     // A jump that the trace follows has a step behind it.
     if current + 1 < stepCount { return }
+    if let loop {
+      assembler.convert(registers, to: loop.map)
+      return assembler.jump(loop.head)
+    }
     let isInPage = target >= 0 && target < 4096
     if i.rd == 0, isInPage, target > Int64(step.offset) { return emitJump(toOffset: Int(target)) }
     guard i.rd == 1 else {
@@ -736,7 +773,7 @@ extension BlockTranslator {
     } else {
       if i.rd != 0 {
         // rax is taken.
-        let link = PinnedRegisters.host(i.rd) ?? .rcx
+        let link = located(i.rd) ?? .rcx
         assembler.load(link, StateLayout.pageBase)
         assembler.arithmetic(.add, link, immediate: Int32(next))
         if link == .rcx { assembler.store(StateLayout.integer(i.rd), link) }
@@ -750,6 +787,8 @@ extension BlockTranslator {
   /// Has the interpreter execute the present instruction.
   mutating func emitExecuteOne(_ step: Step) {
     extendAll()
+    forgetPending()
+    restoreCanonical()
     held = nil
     nextHeld = nil
     assembler.moveImmediate(.rcx, UInt64(site(step).bits))

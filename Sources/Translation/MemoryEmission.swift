@@ -112,8 +112,11 @@ extension BlockTranslator {
     let span = Int32(group.high - group.low)
     let description = site(step, isStore: group.isStore).bits
     let entries = group.isStore ? StateLayout.writeEntries : StateLayout.readEntries
-    let isPinned = PinnedRegisters.host(group.base) != nil
-    if let base = PinnedRegisters.host(group.base) {
+    let base = located(group.base)
+    let isRelative = base != nil
+    groups[Int(step.group)].isRelative = isRelative
+    if isRelative { locked |= 1 << UInt32(group.base) }
+    if let base {
       if low != 0 { assembler.loadAddress(.rax, HostAddress(base, low)) } else { assembler.move(.rax, base) }
     } else {
       assembler.load(.rax, StateLayout.integer(group.base))
@@ -121,17 +124,17 @@ extension BlockTranslator {
     }
     let again = assembler.here
     emitEntry(of: .rax, entries)
-    let distance = isPinned ? HostRegister.rax : .rdx
-    if !isPinned { assembler.move(.rdx, .rax) }
+    let distance = isRelative ? HostRegister.rax : .rdx
+    if !isRelative { assembler.move(.rdx, .rax) }
     assembler.arithmetic(.sub, distance, HostAddress(.rcx, 0))
     assembler.arithmetic(.compare, distance, immediate: 4096 - span)
     let missing = assembler.jump(if: .above)
     postpone(
       .prepare(
         Miss(jump: missing, retry: again), description, span, step.offset, uncounted, isStore: group.isStore,
-        isDistance: isPinned, retry))
+        isDistance: isRelative, retry))
     assembler.load(.rdx, HostAddress(.rcx, 8))
-    if !isPinned { assembler.arithmetic(.add, .rdx, .rax) }
+    if !isRelative { assembler.arithmetic(.add, .rdx, .rax) }
     if group.slot >= 0 { assembler.store(StateLayout.groupSlot(Int(group.slot)), .rdx) }
   }
 
@@ -163,14 +166,22 @@ extension BlockTranslator {
   private mutating func locate(_ step: Step, isStore: Bool, widthShift: UInt8) -> Location {
     let i = step.instruction
     if step.group >= 0 {
+      if groups[Int(step.group)].first == current { emitGroup(step, groups[Int(step.group)]) }
       let group = groups[Int(step.group)]
       if group.first == current {
-        emitGroup(step, group)
+        // rdx has it.
       } else if loadedGroup != step.group {
         assembler.load(.rdx, StateLayout.groupSlot(Int(group.slot)))
       }
       loadedGroup = step.group
-      if let base = PinnedRegisters.host(group.base) {
+      if group.isRelative {
+        // Only the interpreter's help may have taken it from its place.
+        let base = located(group.base) ?? .rcx
+        if base == .rcx {
+          assembler.load(.rcx, StateLayout.integer(group.base))
+          held = nil
+          return Location(place: HostAddress(.rdx, index: base, Int32(i.immediate)), missing: nil, free: .rax)
+        }
         return Location(place: HostAddress(.rdx, index: base, Int32(i.immediate)), missing: nil, free: .rcx)
       }
       return Location(place: HostAddress(.rdx, Int32(step.groupOffset - group.low)), missing: nil, free: .rcx)
@@ -178,7 +189,7 @@ extension BlockTranslator {
     defer { held = nil }
     let entries = isStore ? StateLayout.writeEntries : StateLayout.readEntries
     let lastFit = 4096 - Int32(1) << Int32(widthShift)
-    if let base = PinnedRegisters.host(i.rs1) {
+    if let base = located(i.rs1) {
       let offset = Int32(i.immediate)
       if offset != 0 { assembler.loadAddress(.rax, HostAddress(base, offset)) } else { assembler.move(.rax, base) }
       let missing = emitCheck(entries, lastFit)
@@ -241,7 +252,7 @@ extension BlockTranslator {
       // x0's place in memory is never written and holds zero.
       postpone(
         .slowStore(
-          missing, description.bits, PinnedRegisters.host(i.rs2), StateLayout.integer(i.rs2), assembler.here))
+          missing, description.bits, located(i.rs2), StateLayout.integer(i.rs2), assembler.here))
     }
     nextHeld = held
   }
@@ -322,7 +333,7 @@ extension BlockTranslator {
       assembler.load(.rax, HostAddress(.rdx), width)
       let again = assembler.here
       assembler.move(.rcx, .rax)
-      if let host = PinnedRegisters.host(i.rs2) {
+      if let host = located(i.rs2) {
         assembler.arithmetic(operation, .rcx, host, width)
       } else {
         assembler.arithmetic(operation, .rcx, StateLayout.integer(i.rs2), width)

@@ -69,8 +69,9 @@ extension BlockTranslator {
     let bit = UInt32(1) << UInt32(register)
     if unextended & bit == 0 { return }
     unextended &= ~bit
-    if let host = PinnedRegisters.host(register) {
+    if let host = located(register) {
       assembler.signExtend32(host, host)
+      registers.dirty |= UInt64(bit)
     } else if held == register {
       assembler.signExtend32(.rax, .rax)
       assembler.store(StateLayout.integer(register), .rax)
@@ -84,7 +85,7 @@ extension BlockTranslator {
     while unextended != 0 { extend(UInt8(unextended.trailingZeroBitCount)) }
   }
 
-  /// Extends registers where no other may be changed.
+  /// Extends registers behind the block, where they live at its borders and no other may be changed.
   mutating func extendInPlace(_ registers: UInt32) {
     var rest = registers
     while rest != 0 {

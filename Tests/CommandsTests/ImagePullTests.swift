@@ -1,4 +1,3 @@
-import Crypto
 import Foundation
 import HTTPTestServer
 import HostSystem
@@ -21,7 +20,7 @@ import Testing
     disk = (0..<(1 << 17)).flatMap { _ in withUnsafeBytes(of: generator.next() as UInt64) { [UInt8]($0) } }
   }
 
-  private func digest(_ bytes: [UInt8]) -> String { SHA256.hash(data: bytes).hexadecimal }
+  private func digest(_ bytes: [UInt8]) -> String { Checksum.hexadecimal(.sha256, of: bytes) }
 
   private func manifest(_ changes: [String: Any] = [:]) throws -> [UInt8] {
     func file(_ name: String, _ bytes: [UInt8]) -> [String: Any] {

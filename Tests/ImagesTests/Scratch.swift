@@ -1,4 +1,3 @@
-import Crypto
 import Foundation
 import HostSystem
 import Images
@@ -43,7 +42,7 @@ func filter(_ program: String, _ arguments: String..., input: [UInt8]) throws ->
   return [UInt8](outcome.output)
 }
 
-func sha256(_ bytes: [UInt8]) -> String { SHA256.hash(data: bytes).hexadecimal }
+func sha256(_ bytes: [UInt8]) -> String { Checksum.hexadecimal(.sha256, of: bytes) }
 
 /// Bytes that don't compress, the same for each seed.
 func noise(_ count: Int, seed: UInt64 = 1) -> [UInt8] {

@@ -55,12 +55,25 @@ struct RandomProgram {
     words.append(bits)
   }
 
-  private mutating func source() -> UInt8 { UInt8.random(in: 0...29, using: &generator) }
+  /// The registers written last: compilers read most results soon.
+  private var recent: [UInt8] = []
+  /// Counts the turns of an inner loop.
+  private var counter: UInt8?
+
+  private mutating func source() -> UInt8 {
+    let isRecent = Bool.random(using: &generator)
+    if isRecent, let register = recent.randomElement(using: &generator) { return register }
+    return UInt8.random(in: 0...29, using: &generator)
+  }
 
   private mutating func destination() -> UInt8 {
+    let isAgain = Int.random(in: 0..<4, using: &generator) == 0
+    if isAgain, let register = recent.randomElement(using: &generator), register != counter { return register }
     while true {
       let register = UInt8.random(in: 0...29, using: &generator)
-      if !Self.bases.contains(register), register != 1 { return register }
+      if Self.bases.contains(register) || register == 1 || register == counter { continue }
+      recent = recent.suffix(4) + [register]
+      return register
     }
   }
 
@@ -83,7 +96,12 @@ struct RandomProgram {
   private static let branching: [RISCV.Operation] = [.beq, .bne, .blt, .bge, .bltu, .bgeu]
 
   private mutating func appendRandom(room: Int) {
-    switch Int.random(in: 0..<100, using: &generator) {
+    switch Int.random(in: -12..<100, using: &generator) {
+    case -12 ..< -7: appendRotation()
+    case -7 ..< -3: appendExtension()
+    case -3..<0:
+      guard room > 60 else { return }
+      appendLoop()
     case 0..<50:
       let operation = Self.computing.randomElement(using: &generator)!
       let modes: [UInt8] = [0, 0, 7, 7, 7, 1, 2, 3, 4]
@@ -137,6 +155,67 @@ struct RandomProgram {
         isWrite ? .csrrw : .csrrs, rd: destination(), rs1: isWrite ? source() : 0,
         immediate: csrs.randomElement(using: &generator)!)
     }
+  }
+
+  private mutating func appendComputation() {
+    appendComputation(Self.computing.randomElement(using: &generator)!, roundingMode: 0)
+  }
+
+  /// A rotation without an instruction for it, its parts in any order, perhaps with something between them, or not quite
+  /// a rotation. What it leaves in the registers may be overwritten behind it.
+  private mutating func appendRotation() {
+    let isWord = Bool.random(using: &generator)
+    let width: Int64 = isWord ? 32 : 64
+    let count = Int64.random(in: 1..<width, using: &generator)
+    let (from, left, right) = (source(), destination(), destination())
+    let isRight = Int.random(in: 0..<8, using: &generator) != 0
+    var parts: [(RISCV.Operation, UInt8, Int64)] = [
+      (isWord ? .slliw : .slli, left, count), (isWord ? .srliw : .srli, right, isRight ? width - count : 3),
+    ]
+    if Bool.random(using: &generator) { parts.reverse() }
+    for (operation, rd, immediate) in parts {
+      append(operation, rd: rd, rs1: from, immediate: immediate)
+      if Int.random(in: 0..<4, using: &generator) == 0 { appendComputation() }
+    }
+    append(
+      ([.or, .or, .xor, .add, .addw] as [RISCV.Operation]).randomElement(using: &generator)!, rd: destination(),
+      rs1: left, rs2: right)
+    for register in [left, right] where Bool.random(using: &generator) {
+      append(.addi, rd: register, rs1: source(), immediate: 5)
+    }
+  }
+
+  /// Two shifts that extend a part of a register.
+  private mutating func appendExtension() {
+    let counts: [Int64] = [32, 32, 48, 56, 40]
+    let (left, between) = (counts.randomElement(using: &generator)!, destination())
+    let right = Int.random(in: 0..<4, using: &generator) == 0 ? left - 3 : left
+    append(.slli, rd: between, rs1: source(), immediate: left)
+    if Int.random(in: 0..<4, using: &generator) == 0 { appendComputation() }
+    let isSame = Bool.random(using: &generator)
+    append(
+      Bool.random(using: &generator) ? .srli : .srai, rd: isSame ? between : destination(), rs1: between,
+      immediate: right)
+    if Bool.random(using: &generator) { append(.addi, rd: between, rs1: 0, immediate: 1) }
+  }
+
+  /// A few turns of a loop that has one way out.
+  private mutating func appendLoop() {
+    let register = UInt8.random(in: 21...28, using: &generator)
+    append(.addi, rd: register, rs1: 0, immediate: Int64.random(in: 1...6, using: &generator))
+    counter = register
+    let start = words.count
+    for _ in 0..<Int.random(in: 1...30, using: &generator) {
+      if Int.random(in: 0..<6, using: &generator) == 0 {
+        appendAccess(
+          base: Self.bases.randomElement(using: &generator)!, Int64.random(in: -100...100, using: &generator) * 8)
+      } else {
+        appendComputation()
+      }
+    }
+    append(.addi, rd: register, rs1: register, immediate: -1)
+    append(.bne, rs1: register, rs2: 0, immediate: Int64(start - words.count) * 4)
+    counter = nil
   }
 
   private mutating func appendComputation(_ operation: RISCV.Operation, roundingMode: UInt8) {

@@ -1,4 +1,3 @@
-import Crypto
 import Glibc
 
 /// Bytes that are written once, from the beginning to the end.
@@ -21,7 +20,7 @@ package final class FileSink: ByteSink {
   private let descriptor: Int32
   private let path: String
   private var buffer: [UInt8] = []
-  private var hash = SHA256()
+  private var checksum: Checksum? = Checksum(.sha256)
   package private(set) var byteCount: UInt64 = 0
   private var isOpen = true
   private let leavesHoles: Bool
@@ -46,7 +45,7 @@ package final class FileSink: ByteSink {
 
   package func write(_ bytes: UnsafeRawBufferPointer) throws {
     byteCount += UInt64(bytes.count)
-    hash.update(bufferPointer: bytes)
+    checksum?.update(bytes)
     if buffer.count + bytes.count > 1 << 20 { try drain() }
     if bytes.count >= 1 << 20 {
       try put(bytes)
@@ -91,26 +90,6 @@ package final class FileSink: ByteSink {
     if fsync(descriptor) != 0 && errno != EINVAL { throw ImageError.last("can't write \(path)") }
     isOpen = false
     if close(descriptor) != 0 { throw ImageError.last("can't write \(path)") }
-    return hash.finalize().hexadecimal
-  }
-}
-
-extension SHA256.Digest {
-  package var hexadecimal: String {
-    let digits = Array("0123456789abcdef".utf8)
-    return String(decoding: flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
-  }
-}
-
-/// The SHA-256 of a file, as lower-case hex digits.
-package func sha256(ofFile path: String, task: ImageTask? = nil) throws -> String {
-  let source = try FileSource(path: path)
-  var hash = SHA256()
-  var chunk = [UInt8](repeating: 0, count: 1 << 20)
-  while true {
-    try task?.checkCancellation()
-    let count = try chunk.withUnsafeMutableBytes { try source.read(into: $0) }
-    if count == 0 { return hash.finalize().hexadecimal }
-    chunk.withUnsafeBytes { hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+    return checksum.take()!.finish()
   }
 }

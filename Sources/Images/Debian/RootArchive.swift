@@ -49,7 +49,7 @@ package final class RootArchive {
       if isExcluded(entry) { continue }
       if entry.kind == .file, conffiles.contains(entry.path) {
         let content = try file.data.contentSource.readAll(limit: 1 << 26, of: entry.path)
-        digests[entry.path] = MD5.hexadecimal(of: content)
+        digests[entry.path] = Checksum.hexadecimal(.md5, of: content)
         try put(entry, owner: name, from: MemorySource(content))
       } else {
         try put(entry, owner: name, from: file.data.contentSource)

@@ -1,4 +1,3 @@
-import Crypto
 import Foundation
 import Glibc
 
@@ -46,7 +45,7 @@ extension ImageStore {
     use: (String) throws -> Result
   ) throws -> Result {
     let cache = try FileCache(folder: FileCache.standardFolder(environment: environment), task: task)
-    let key = checksum ?? "url-" + SHA256.hash(data: Data(url.withoutCredentials.utf8)).hexadecimal
+    let key = checksum ?? "url-" + Checksum.hexadecimal(.sha256, of: url.withoutCredentials.utf8)
     let item = Downloader.Item(url: url, path: try cache.path("images/\(key)"), sha256: checksum, isResumable: true)
     // Nobody could tell later whether the server has the same file still.
     defer { if checksum == nil { unlink(item.path) } }
