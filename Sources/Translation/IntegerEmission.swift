@@ -221,6 +221,7 @@ extension BlockTranslator {
     default:
       if i.operation.effects.contains(.usesFloatingPoint) {
         emitFloat(step)
+      } else if emitCryptography(step) {
       } else {
         emitExecuteOne(step)
       }
