@@ -81,3 +81,12 @@ int chost_has_x86_64_v3(void) {
   return 0;
 #endif
 }
+
+int chost_has_aes(void) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("aes") != 0;
+#else
+  return 0;
+#endif
+}

@@ -524,6 +524,13 @@ extension Hart {
           let product = carrylessProduct(x[cursor.rs1], x[cursor.rs2])
           x[cursor.rd] = product.high << 1 | product.low >> 63
 
+        // Zbkb, Zbkx, Zknd, Zkne, Zknh
+        case .pack, .packh, .packw, .brev8, .xperm4, .xperm8, .aes64ds, .aes64dsm, .aes64es, .aes64esm, .aes64im,
+          .aes64ks1i, .aes64ks2, .sha256sig0, .sha256sig1, .sha256sum0, .sha256sum1, .sha512sig0, .sha512sig1,
+          .sha512sum0, .sha512sum1:
+          x[cursor.rd] = cryptographicResult(
+            cursor.pointee.operation, x[cursor.rs1], x[cursor.rs2], cursor.pointee.immediate)
+
         // A (13)
         case .lr_w:
           guard let old = loadReserved(x[cursor.rs1], as: UInt32.self) else { break inner }

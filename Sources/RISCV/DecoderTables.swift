@@ -17,6 +17,9 @@ struct DecoderTables: @unchecked Sendable {
   /// What decoding needs of a row of `InstructionPattern.all`.
   struct Record {
     var nonZero: UInt32
+    /// A field whose values above the greatest are reserved, in its place; all bits zero: none.
+    var limited: UInt32
+    var greatest: UInt32
     var operation: Operation
     var rd: RegisterField
     var rs1: RegisterField
@@ -82,6 +85,7 @@ struct DecoderTables: @unchecked Sendable {
   private func isReserved(_ word: UInt32, _ record: UnsafePointer<Record>) -> Bool {
     let nonZero = record.pointee.nonZero
     if nonZero != 0 && word & nonZero == 0 { return true }
+    if word & record.pointee.limited > record.pointee.greatest { return true }
     let roundingMode = UInt8(truncatingIfNeeded: word >> 12) & record.pointee.roundingModeMask
     return roundingMode == 5 || roundingMode == 6
   }
@@ -109,7 +113,7 @@ extension DecoderTables {
   init(_ extensions: ExtensionSet) {
     var lists = CandidateLists()
     let rows = InstructionPattern.all.enumerated()
-      .filter { extensions.isSuperset(of: $0.element.extensions) }
+      .filter { $0.element.isPart(of: extensions) }
       .sorted { $0.element.mask.nonzeroBitCount > $1.element.mask.nonzeroBitCount }
     let full = rows.filter { $0.element.length == 4 }
     let compressed = rows.filter { $0.element.length == 2 }
@@ -143,7 +147,8 @@ extension DecoderTables {
       let format = row.format
       defer { segments += format.immediate.segments }
       return Record(
-        nonZero: row.nonZero, operation: row.operation,
+        nonZero: row.nonZero, limited: row.largest == .max ? 0 : format.immediate.insert(-1),
+        greatest: row.largest == .max ? 0 : format.immediate.insert(row.largest), operation: row.operation,
         rd: format.rd, rs1: format.rs1, rs2: format.rs2, rs3: format.rs3,
         roundingModeMask: format.hasRoundingMode ? 7 : 0,
         firstSegment: UInt16(segments.count), segmentCount: UInt8(format.immediate.segments.count),

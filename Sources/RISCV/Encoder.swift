@@ -41,7 +41,7 @@ extension InstructionPattern {
       guard instruction.roundingMode < 5 || instruction.roundingMode == 7 else { return nil }
       bits |= UInt32(instruction.roundingMode) << 12
     }
-    guard nonZero == 0 || bits & nonZero != 0 else { return nil }
+    guard nonZero == 0 || bits & nonZero != 0, instruction.immediate <= largest else { return nil }
     // What doesn't read back didn't fit.
     guard
       format.rd.number(in: bits) == instruction.rd,

@@ -34,6 +34,12 @@ public struct ExtensionSet: OptionSet, Hashable, Sendable {
   public static let svinval = ExtensionSet(bit: 26)
   public static let svnapot = ExtensionSet(bit: 27)
   public static let svpbmt = ExtensionSet(bit: 28)
+  public static let zbkb = ExtensionSet(bit: 29)
+  public static let zbkc = ExtensionSet(bit: 30)
+  public static let zbkx = ExtensionSet(bit: 31)
+  public static let zknd = ExtensionSet(bit: 32)
+  public static let zkne = ExtensionSet(bit: 33)
+  public static let zknh = ExtensionSet(bit: 34)
 
   /// RV64GC: what every Linux distribution for riscv64 expects at least.
   public static let rv64gc: ExtensionSet = [.i, .m, .a, .f, .d, .c, .zicsr, .zifencei]
@@ -41,7 +47,7 @@ public struct ExtensionSet: OptionSet, Hashable, Sendable {
   /// Everything that Yadori's harts implement.
   public static let yadori: ExtensionSet = [
     .rv64gc, .zicbom, .zicbop, .zicboz, .zicntr, .zicond, .zihintntl, .zihintpause, .zihpm, .zawrs,
-    .zba, .zbb, .zbc, .zbs,
+    .zba, .zbb, .zbc, .zbkb, .zbkc, .zbkx, .zbs, .zknd, .zkne, .zknh,
     .sscounterenw, .sstc, .sstvala, .sstvecd, .svade, .svinval, .svnapot, .svpbmt,
   ]
 }

@@ -120,6 +120,8 @@ extension ImmediateField {
   static let j = signed((21, 10, 1), (20, 1, 11), (12, 8, 12), (31, 1, 20))
   static let shift6 = unsigned((20, 6, 0))
   static let shift5 = unsigned((20, 5, 0))
+  /// The number of a round of AES.
+  static let round = unsigned((20, 4, 0))
   /// 12 bits without a sign: a CSR's number, fence's operands.
   static let raw12 = unsigned((20, 12, 0))
   static let acquireRelease = unsigned((25, 2, 0))
@@ -149,6 +151,7 @@ extension Format {
   static let i = immediate([.rd, .rs1, .immediate], .i)
   static let shift6 = immediate([.rd, .rs1, .immediate], .shift6)
   static let shift5 = immediate([.rd, .rs1, .immediate], .shift5)
+  static let round = immediate([.rd, .rs1, .immediate], .round)
   static let load = immediate([.rd, .memory], .i)
   static let store = Format([.rs2, .memory], rs1: rs1Field, rs2: rs2Field, .s)
   static let branch = Format([.rs1, .rs2, .target], rs1: rs1Field, rs2: rs2Field, .b)

@@ -9,13 +9,18 @@ package struct InstructionPattern: Sendable {
   package let mask: UInt32
   /// At least one of these bits must be set, unless 0: a field for which zero is reserved.
   package let nonZero: UInt32
+  /// Greater values of the immediate are reserved.
+  package let largest: Int64
   /// All of these are needed.
   package let extensions: ExtensionSet
+  /// Unless empty: these do as well.
+  package let alternative: ExtensionSet
   package let effects: Effects
 
   package init(
     _ operation: Operation, _ mnemonic: String, _ format: Format, _ match: UInt32, _ mask: UInt32,
-    _ extensions: ExtensionSet, _ effects: Effects, nonZero: UInt32 = 0
+    _ extensions: ExtensionSet, _ effects: Effects, nonZero: UInt32 = 0, largest: Int64 = .max,
+    or alternative: ExtensionSet = []
   ) {
     self.operation = operation
     self.mnemonic = mnemonic
@@ -23,7 +28,9 @@ package struct InstructionPattern: Sendable {
     self.match = match
     self.mask = mask
     self.nonZero = nonZero
+    self.largest = largest
     self.extensions = extensions
+    self.alternative = alternative
     self.effects = effects
   }
 
@@ -33,10 +40,15 @@ package struct InstructionPattern: Sendable {
   /// Whether `bits` is an encoding of this row, reserved values of fields aside.
   package func covers(_ bits: UInt32) -> Bool { bits & mask == match }
 
+  /// Whether harts with these extensions have the row's instruction.
+  package func isPart(of set: ExtensionSet) -> Bool {
+    set.isSuperset(of: extensions) || !alternative.isEmpty && set.isSuperset(of: alternative)
+  }
+
   /// Every row. Where the encodings of two rows overlap, the one with more bits in its mask is meant.
   package static let all: [InstructionPattern] = [
     baseRows, systemRows, multiplyDivideRows, atomicRows, singlePrecisionRows, doublePrecisionRows,
-    bitManipulationRows, cacheBlockRows, compressedRows,
+    bitManipulationRows, cryptographyRows, cacheBlockRows, compressedRows,
   ].flatMap { $0 }
 
   /// The 32-bit row of each operation (the first), by raw value; nil for `reserved`.

@@ -61,6 +61,17 @@ public enum Operation: UInt16, CaseIterable, Sendable {
   case clmul, clmulh, clmulr
   case bclr, bclri, bext, bexti, binv, binvi, bset, bseti
 
+  // Zbkb, Zbkx
+  case pack, packh, packw, brev8
+  case xperm4, xperm8
+
+  // Zknd, Zkne
+  case aes64ds, aes64dsm, aes64es, aes64esm, aes64im, aes64ks1i, aes64ks2
+
+  // Zknh
+  case sha256sig0, sha256sig1, sha256sum0, sha256sum1
+  case sha512sig0, sha512sig1, sha512sum0, sha512sum1
+
   // Zicond
   case czero_eqz, czero_nez
 

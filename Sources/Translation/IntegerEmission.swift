@@ -231,6 +231,7 @@ extension BlockTranslator {
     default:
       if i.operation.effects.contains(.usesFloatingPoint) {
         emitFloat(step)
+      } else if emitCryptography(step) {
       } else {
         emitExecuteOne(step)
       }

@@ -42,6 +42,11 @@ import Testing
       (0x6ac5_9543, Instruction(operation: .fmadd_d, rd: 10, rs1: 11, rs2: 12, rs3: 13, roundingMode: 1)),
       // fcvt.w.s a0, fa0 (dyn)
       (0xc005_7553, Instruction(operation: .fcvt_w_s, rd: 10, rs1: 10, roundingMode: 7)),
+      // packw a0, a1, a2, and with x0
+      (0x08c5_c53b, Instruction(operation: .packw, rd: 10, rs1: 11, rs2: 12)),
+      (0x0805_c53b, Instruction(operation: .zext_h, rd: 10, rs1: 11)),
+      // aes64ks1i a0, a1, 10
+      (0x31a5_9513, Instruction(operation: .aes64ks1i, rd: 10, rs1: 11, immediate: 10)),
       // prefetch.w -32(a0)
       (0xfe35_6013, Instruction(operation: .prefetch_w, rs1: 10, immediate: -32)),
       (0x0100_000f, Instruction(operation: .pause)),
@@ -153,7 +158,8 @@ import Testing
       (0x0030_200f, "cbo with number 3"),
       (0x0000_208f, "cbo.inval with rd 1"),
       (0x0000_300f, "MISC-MEM, funct3 011"),
-      (0x0810_403b, "packw (Zbkb)"),
+      (0x31b0_1013, "aes64ks1i with round 11"),
+      (0x08f0_1013, "zip (RV32)"),
       (0x6801_5013, "rev8 of RV32"),
     ]
     for (bits, what) in reserved {

@@ -24,6 +24,7 @@ import Testing
     #expect(Encoder.encode(.addi, immediate: -2049) == nil)
     #expect(Encoder.encode(.slli, immediate: 64) == nil)
     #expect(Encoder.encode(.slliw, immediate: 32) == nil)
+    #expect(Encoder.encode(.aes64ks1i, immediate: 11) == nil)
     #expect(Encoder.encode(.beq, immediate: 3) == nil)
     #expect(Encoder.encode(.beq, immediate: 4096) == nil)
     #expect(Encoder.encode(.jal, immediate: -0x10_0002) == nil)

@@ -9,7 +9,7 @@ struct Objdump {
   /// The extensions that Yadori has, as LLVM names them.
   static let features =
     "+m,+a,+f,+d,+c,+zicsr,+zifencei,+zicntr,+zihpm,+zba,+zbb,+zbc,+zbs,+zicond,+zicbom,+zicbop,+zicboz,"
-    + "+zawrs,+zihintpause,+zihintntl,+svinval"
+    + "+zbkb,+zbkc,+zbkx,+zknd,+zkne,+zknh,+zawrs,+zihintpause,+zihintntl,+svinval"
 
   private let objdump: URL
   private let objcopy: URL

@@ -93,6 +93,7 @@ struct RandomProgram {
   private static let atomic: [RISCV.Operation] = RISCV.Operation.allCases.filter {
     $0.effects.isSuperset(of: [.readsMemory, .writesMemory, .writesInteger])
   }
+  private static let rounds: [RISCV.Operation] = [.aes64ds, .aes64dsm, .aes64es, .aes64esm]
   private static let branching: [RISCV.Operation] = [.beq, .bne, .blt, .bge, .bltu, .bgeu]
 
   private mutating func appendRandom(room: Int) {
@@ -104,6 +105,7 @@ struct RandomProgram {
       appendLoop()
     case 0..<50:
       let operation = Self.computing.randomElement(using: &generator)!
+      if Self.rounds.contains(operation) { return appendRounds(operation) }
       let modes: [UInt8] = [0, 0, 7, 7, 7, 1, 2, 3, 4]
       appendComputation(operation, roundingMode: modes.randomElement(using: &generator)!)
     case 50..<80:
@@ -229,6 +231,15 @@ struct RandomProgram {
         operation, rd: rd, rs1: source(), rs2: source(), rs3: source(), roundingMode: roundingMode,
         immediate: immediate)
       if words.count > before { return }
+    }
+  }
+
+  /// Rounds of AES on the halves of a block by turns, as programs have them.
+  private mutating func appendRounds(_ operation: RISCV.Operation) {
+    var (left, right) = (source(), source())
+    for _ in 0..<Int.random(in: 1...3, using: &generator) {
+      append(operation, rd: destination(), rs1: left, rs2: right)
+      swap(&left, &right)
     }
   }
 

@@ -40,6 +40,9 @@ int chost_open_tap(const char *name);
 /// 0 or 1.
 int chost_has_x86_64_v3(void);
 
+/// Whether the processor has AES-NI, which x86-64-v3 doesn't include. 0 or 1.
+int chost_has_aes(void);
+
 /// mremap is variadic. Maps shared anonymous memory once more, at `place`, in place of what is mapped there (mremap(2),
 /// old_size 0). Returns NULL with errno.
 void *chost_map_again(void *memory, size_t count, void *place);

@@ -521,6 +521,43 @@ struct Assembler {
     op0F(0x73, .long, 3, target.number, prefix: 0x66)
     byte(8)
   }
+  /// vpinsrq: the low half of `lower` below `upper`.
+  mutating func join(_ target: VectorRegister, _ lower: VectorRegister, _ upper: HostRegister) {
+    vex(3, 1, wide: true, 0x22, target.number, lower.number, upper.number)
+    byte(1)
+  }
+  /// vpextrq of the high half.
+  mutating func moveHigh(_ target: HostRegister, _ source: VectorRegister) {
+    vex(3, 1, wide: true, 0x16, source.number, 0, target.number)
+    byte(1)
+  }
+  /// vaesenc, vaesenclast, vaesdec, vaesdeclast by their opcode.
+  enum CipherRound: UInt8 { case encrypt = 0xDC, encryptLast = 0xDD, decrypt = 0xDE, decryptLast = 0xDF }
+  mutating func cipher(
+    _ round: CipherRound, _ target: VectorRegister, _ block: VectorRegister, key: VectorRegister
+  ) { vex(2, 1, wide: false, round.rawValue, target.number, block.number, key.number) }
+  /// vaesimc
+  mutating func mixColumnsInversely(_ target: VectorRegister, _ source: VectorRegister) {
+    vex(2, 1, wide: false, 0xDB, target.number, 0, source.number)
+  }
+  /// vaeskeygenassist
+  mutating func assistKeySchedule(_ target: VectorRegister, _ source: VectorRegister, constant: UInt8) {
+    vex(3, 1, wide: false, 0xDF, target.number, 0, source.number)
+    byte(constant)
+  }
+  /// vpshufd: four numbers of a 32-bit element each, two bits for one, the lowest first.
+  mutating func shuffle32(_ target: VectorRegister, _ source: VectorRegister, _ choice: UInt8) {
+    vex(1, 1, wide: false, 0x70, target.number, 0, source.number)
+    byte(choice)
+  }
+  /// vpshufb: the bytes of `table` that the low four bits of `indices` name; zero where bit 7 is set.
+  mutating func shuffle8(_ target: VectorRegister, _ table: VectorRegister, _ indices: VectorRegister) {
+    vex(2, 1, wide: false, 0x00, target.number, table.number, indices.number)
+  }
+  /// vpaddusb: sums of unsigned bytes, 255 at most.
+  mutating func addSaturating8(_ target: VectorRegister, _ left: VectorRegister, _ right: VectorRegister) {
+    vex(1, 1, wide: false, 0xDC, target.number, left.number, right.number)
+  }
   /// vxorps with itself: zero, and no dependency on what it held.
   mutating func clear(_ target: VectorRegister) {
     vex(1, 0, wide: false, 0x57, target.number, target.number, target.number)

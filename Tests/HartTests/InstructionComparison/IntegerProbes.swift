@@ -1,4 +1,4 @@
-/// The integer instructions of I, M, Zba, Zbb, Zbc and Zbs, and what jumps.
+/// The integer instructions of I, M, Zba, Zbb, Zbc, Zbs, Zbkb, Zbkx and Zkn, and what jumps.
 enum IntegerProbes {
   static let twoOperands = [
     "add", "sub", "sll", "slt", "sltu", "xor", "srl", "sra", "or", "and", "addw", "subw", "sllw", "srlw", "sraw",
@@ -6,9 +6,12 @@ enum IntegerProbes {
     "sh1add", "sh2add", "sh3add", "add.uw", "sh1add.uw", "sh2add.uw", "sh3add.uw",
     "andn", "orn", "xnor", "max", "maxu", "min", "minu", "rol", "ror", "rolw", "rorw",
     "clmul", "clmulh", "clmulr", "bclr", "bext", "binv", "bset",
+    "pack", "packh", "packw", "xperm4", "xperm8", "aes64ds", "aes64dsm", "aes64es", "aes64esm", "aes64ks2",
   ]
   static let oneOperand = [
     "clz", "ctz", "cpop", "clzw", "cpopw", "sext.b", "sext.h", "zext.h", "orc.b", "rev8",
+    "brev8", "aes64im", "sha256sig0", "sha256sig1", "sha256sum0", "sha256sum1", "sha512sig0", "sha512sig1",
+    "sha512sum0", "sha512sum1",
   ]
   static let immediates = ["addi", "slti", "sltiu", "xori", "ori", "andi", "addiw"]
   static let shifts64 = ["slli", "srli", "srai", "rori", "slli.uw", "bclri", "bexti", "binvi", "bseti"]
@@ -25,6 +28,7 @@ enum IntegerProbes {
         probes += oneOperandProbes(&generator) { "\(name) \($0), \($1), \(value)" }
       }
     }
+    for round in 0...10 { probes += oneOperandProbes(&generator) { "aes64ks1i \($0), \($1), \(round)" } }
     for (names, width) in [(shifts64, 64), (shifts32, 32)] {
       for name in names {
         for amount in [0, 1, 7, 31, width - 1, width / 2] {

@@ -10,7 +10,11 @@ extension ProbeProgram {
     let outputFile = executable.appendingPathExtension("out")
     try input.write(to: inputFile)
     try HostTool.qemu.run(
-      ["-cpu", "rv64,zba=true,zbb=true,zbc=true,zbs=true", executable.path], input: inputFile, output: outputFile)
+      [
+        "-cpu",
+        "rv64,zba=true,zbb=true,zbc=true,zbs=true,zbkb=true,zbkx=true,zknd=true,zkne=true,zknh=true",
+        executable.path,
+      ], input: inputFile, output: outputFile)
     return try words(Data(contentsOf: outputFile))
   }
 

@@ -36,7 +36,8 @@ struct ProbeProgram {
       "-Wl,--section-start=.\(name)=0x\(String(address, radix: 16))"
     }
     try HostTool.clang.run([
-      "--target=riscv64-unknown-none-elf", "-march=rv64gc_zba_zbb_zbc_zbs_zicond", "-mabi=lp64d", "-mno-relax",
+      "--target=riscv64-unknown-none-elf",
+      "-march=rv64gc_zba_zbb_zbc_zbs_zbkb_zbkx_zknd_zkne_zknh_zicond", "-mabi=lp64d", "-mno-relax",
       "-nostdlib", "-static", "-fuse-ld=lld", "-Wl,-Ttext=0x\(String(Self.codeAddress, radix: 16))",
       section("block", Self.blockPage), section("input", Self.inputAddress), section("output", Self.outputAddress),
       source.path, "-o", executable.path,
