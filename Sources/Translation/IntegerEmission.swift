@@ -22,7 +22,9 @@ extension BlockTranslator {
     let wasUnextended = passesUnextended(i)
     emitOperation(step)
     forgetPending()
-    if step.group >= 0, groups[Int(step.group)].last == current { locked &= ~(1 << UInt32(groups[Int(step.group)].base)) }
+    if step.group >= 0, groups[Int(step.group)].last == current {
+      locked &= ~(1 << UInt32(groups[Int(step.group)].base))
+    }
     guard i.operation.effects.contains(.writesInteger), i.rd != 0 else { return }
     let bit = UInt32(1) << UInt32(i.rd)
     if isResultUnextended || wasUnextended { unextended |= bit } else { unextended &= ~bit }

@@ -92,7 +92,9 @@ extension BlockTranslator {
     steps[index].instruction.rd = 0
   }
 
-  private func replacement(of i: Instruction, _ operation: Operation, _ source: UInt8, _ immediate: Int64) -> Instruction {
+  private func replacement(
+    of i: Instruction, _ operation: Operation, _ source: UInt8, _ immediate: Int64
+  ) -> Instruction {
     Instruction(operation: operation, rd: i.rd, rs1: source, immediate: immediate, length: i.length, bits: i.bits)
   }
 }
