@@ -14,8 +14,10 @@ from .machines import MEMORY, START, Machine, Unavailable, checked, qemu_img
 class Rvvm(Machine):
     """RVVM has no virtio and loads no initial RAM disk: the image's is put behind the kernel, with NVMe's modules."""
 
-    settings = {**Machine.settings, "scratch": "/dev/nvme2n1"}
-    typed = START.format(archive="/dev/nvme1n1")
+    settings = {**Machine.settings, "scratch": "/dev/scratch"}
+    #: The kernel numbers the NVMe disks in any order, so they are found by their places on the bus: 02 to 04.
+    typed = ("ln -s $(readlink -f /dev/disk/by-path/*:04.0-nvme-1) /dev/scratch; "
+             + START.format(archive="/dev/disk/by-path/*:03.0-nvme-1"))
     #: Where RVVM loads the kernel, and where the RAM disk goes: behind the device tree that OpenSBI puts at 0x82200000.
     KERNEL, INITRD = 0x8020_0000, 0x8240_0000
 
