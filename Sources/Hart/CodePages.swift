@@ -38,7 +38,7 @@ package struct CodePage {
   package var physical: UInt64
   /// The hart's fence count at which the page agreed with memory.
   var epoch: UInt64
-  /// `slotCount` slots and the mark of the page's end.
+  /// `slotCount` slots and the mark of the page's end. What is all zero is undecoded.
   let slots: UnsafeMutablePointer<Slot>
   package let source: UnsafeMutableRawPointer
   /// Where the engine's code for the instruction at each half-word is, and what else it notes about the page; nil until
@@ -48,8 +48,9 @@ package struct CodePage {
 
 /// A hart's decoded pages: a fixed number of places, found by physical page number, the oldest replaced first.
 struct CodePages {
-  static let capacity = 4096
-  private static let bucketCount = 16384
+  static let capacity = 16384
+  private static let bucketBits = 16
+  private static let bucketCount = 1 << bucketBits
   private let pages: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>>
   private var count = 0
   private var nextVictim = 0
@@ -57,27 +58,30 @@ struct CodePages {
   private let buckets: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>?>
 
   static let undecoded = Slot(
-    operation: .reserved, rd: 32, rs1: 0, rs2: 0, length: 1, auxiliary: SlotKind.undecoded, roundingMode: 0,
+    operation: .reserved, rd: 0, rs1: 0, rs2: 0, length: 0, auxiliary: SlotKind.undecoded, roundingMode: 0,
     immediate: 0)
 
   init() {
     pages = .allocate(capacity: Self.capacity)
-    buckets = .allocate(capacity: Self.bucketCount)
-    buckets.initialize(repeating: nil, count: Self.bucketCount)
+    // All nil without being touched.
+    guard let memory = calloc(Self.bucketCount, MemoryLayout<UnsafeMutablePointer<CodePage>?>.stride) else {
+      fatalError("no memory for the table of the guest's code")
+    }
+    buckets = memory.bindMemory(to: UnsafeMutablePointer<CodePage>?.self, capacity: Self.bucketCount)
   }
 
   func deallocate() {
     for index in 0..<count {
-      pages[index].pointee.slots.deallocate()
+      free(pages[index].pointee.slots)
       pages[index].pointee.source.deallocate()
       pages[index].deallocate()
     }
     pages.deallocate()
-    buckets.deallocate()
+    free(buckets)
   }
 
   private func bucket(of physical: UInt64) -> Int {
-    Int(truncatingIfNeeded: (physical >> 12 &* 0x9E37_79B9_7F4A_7C15) >> 50)
+    Int(truncatingIfNeeded: (physical >> 12 &* 0x9E37_79B9_7F4A_7C15) >> UInt64(64 - Self.bucketBits))
   }
 
   func find(_ physical: UInt64) -> UnsafeMutablePointer<CodePage>? {
@@ -96,26 +100,30 @@ struct CodePages {
     if replaced {
       page = pages[nextVictim]
       nextVictim = (nextVictim + 1) % Self.capacity
+      remove(page)
       page.pointee.physical = physical
-      rebuildBuckets()
+      place(page)
+      Self.empty(page)
     } else {
-      let slots = UnsafeMutablePointer<Slot>.allocate(capacity: CodePage.slotCount + 1)
+      // Zero without being touched, most of it for ever: an engine needs few slots, or none.
+      guard let memory = calloc(CodePage.slotCount + 1, MemoryLayout<Slot>.stride) else {
+        fatalError("no memory for the guest's code")
+      }
+      let slots = memory.bindMemory(to: Slot.self, capacity: CodePage.slotCount + 1)
       page = .allocate(capacity: 1)
       page.initialize(
         to: CodePage(
           physical: physical, epoch: 0, slots: slots, source: .allocate(byteCount: 4096, alignment: 8)))
-      (slots + CodePage.slotCount).initialize(to: Self.undecoded)
       slots[CodePage.slotCount].auxiliary = SlotKind.pageEnd
       pages[count] = page
       count += 1
       place(page)
     }
-    Self.empty(page)
     return (page, replaced)
   }
 
   static func empty(_ page: UnsafeMutablePointer<CodePage>) {
-    page.pointee.slots.update(repeating: undecoded, count: CodePage.slotCount)
+    memset(page.pointee.slots, 0, CodePage.slotCount * MemoryLayout<Slot>.stride)
   }
 
   private func place(_ page: UnsafeMutablePointer<CodePage>) {
@@ -124,9 +132,22 @@ struct CodePages {
     buckets[bucket] = page
   }
 
-  private func rebuildBuckets() {
-    buckets.update(repeating: nil, count: Self.bucketCount)
-    for index in 0..<count { place(pages[index]) }
+  /// Takes a page out of its bucket, and lets those behind it that can move up.
+  private func remove(_ page: UnsafeMutablePointer<CodePage>) {
+    let mask = Self.bucketCount - 1
+    var hole = bucket(of: page.pointee.physical)
+    while buckets[hole] != page { hole = (hole + 1) & mask }
+    var next = (hole + 1) & mask
+    while let follower = buckets[next] {
+      let wanted = bucket(of: follower.pointee.physical)
+      // Whether it would be found at the hole: its wanted place isn't behind that.
+      if (next - wanted) & mask >= (next - hole) & mask {
+        buckets[hole] = follower
+        hole = next
+      }
+      next = (next + 1) & mask
+    }
+    buckets[hole] = nil
   }
 }
 

@@ -149,11 +149,11 @@ enum TrapCause {
 }
 
 /// Bits of menvcfg and senvcfg (Privileged Architecture, 3.1.18).
-enum EnvironmentConfiguration {
+package enum EnvironmentConfiguration {
   static let fenceOfIO: UInt64 = 1 << 0
   static let cacheBlockInvalidate: UInt64 = 3 << 4
   static let cacheBlockClean: UInt64 = 1 << 6
-  static let cacheBlockZero: UInt64 = 1 << 7
+  package static let cacheBlockZero: UInt64 = 1 << 7
   /// ADUE: the hart updates A and D bits itself (Svadu).
   static let accessedAndDirtyUpdate: UInt64 = 1 << 61
   static let pageBasedMemoryTypes: UInt64 = 1 << 62

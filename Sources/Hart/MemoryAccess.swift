@@ -241,6 +241,7 @@ extension Hart {
       return false
     }
     willStore(translation.physical)
+    remember(block, translation, .store)
     bytes.initializeMemory(as: UInt8.self, repeating: 0)
     return true
   }

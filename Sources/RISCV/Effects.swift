@@ -2,29 +2,29 @@
 /// what must be exact at which moment.
 public struct Effects: OptionSet, Hashable, Sendable {
   public let rawValue: UInt16
-  public init(rawValue: UInt16) { self.rawValue = rawValue }
+  @inlinable public init(rawValue: UInt16) { self.rawValue = rawValue }
 
   /// May raise an exception, an illegal-instruction exception because of the hart's state (FS, TVM ...) included.
-  public static let mayTrap = Effects(rawValue: 1 << 0)
-  public static let readsMemory = Effects(rawValue: 1 << 1)
-  public static let writesMemory = Effects(rawValue: 1 << 2)
+  @inlinable public static var mayTrap: Effects { Effects(rawValue: 1 << 0) }
+  @inlinable public static var readsMemory: Effects { Effects(rawValue: 1 << 1) }
+  @inlinable public static var writesMemory: Effects { Effects(rawValue: 1 << 2) }
   /// Writes pc: a branch, a jump or a return from a trap.
-  public static let branches = Effects(rawValue: 1 << 3)
+  @inlinable public static var branches: Effects { Effects(rawValue: 1 << 3) }
   /// The next instruction may not be prefetched past this one: it branches, always traps, waits, or changes how
   /// instructions are fetched, translated or interrupted.
-  public static let endsBlock = Effects(rawValue: 1 << 4)
+  @inlinable public static var endsBlock: Effects { Effects(rawValue: 1 << 4) }
   /// Needs mstatus.FS to be other than off.
-  public static let usesFloatingPoint = Effects(rawValue: 1 << 5)
+  @inlinable public static var usesFloatingPoint: Effects { Effects(rawValue: 1 << 5) }
   /// May set bits of fflags.
-  public static let setsFloatingPointFlags = Effects(rawValue: 1 << 6)
+  @inlinable public static var setsFloatingPointFlags: Effects { Effects(rawValue: 1 << 6) }
   /// Not for U-mode.
-  public static let privileged = Effects(rawValue: 1 << 7)
+  @inlinable public static var privileged: Effects { Effects(rawValue: 1 << 7) }
   /// Reads or writes a CSR by number, counters and time included.
-  public static let accessesCSR = Effects(rawValue: 1 << 8)
+  @inlinable public static var accessesCSR: Effects { Effects(rawValue: 1 << 8) }
   /// Writes an integer register rd.
-  public static let writesInteger = Effects(rawValue: 1 << 9)
+  @inlinable public static var writesInteger: Effects { Effects(rawValue: 1 << 9) }
   /// Writes a floating-point register rd.
-  public static let writesFloatingPoint = Effects(rawValue: 1 << 10)
+  @inlinable public static var writesFloatingPoint: Effects { Effects(rawValue: 1 << 10) }
 }
 
 // Groups that rows of the instruction table share.

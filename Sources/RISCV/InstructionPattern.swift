@@ -64,5 +64,14 @@ extension Operation {
 
   /// The mnemonic of the 32-bit encoding; nil for `reserved`.
   public var mnemonic: String? { pattern?.mnemonic }
-  public var effects: Effects { pattern?.effects ?? [.mayTrap, .endsBlock] }
+  public var effects: Effects { Self.effects[Int(rawValue)] }
+
+  /// By raw value; never freed. Plain memory, for translators ask at each instruction.
+  private static let effects: UnsafePointer<Effects> = {
+    let table = UnsafeMutablePointer<Effects>.allocate(capacity: allCases.count)
+    for (index, row) in InstructionPattern.byOperation.enumerated() {
+      (table + index).initialize(to: row?.effects ?? [.mayTrap, .endsBlock])
+    }
+    return UnsafePointer(table)
+  }()
 }

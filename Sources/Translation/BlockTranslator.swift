@@ -11,7 +11,10 @@ struct BlockTranslator {
   let thunks: Thunks
   private let absent: UInt32
 
-  /// An upper bound of a block's code, bytes.
+  /// Where what stands behind blocks goes next, in the mapping that can be written.
+  private(set) var behind: UnsafeMutablePointer<UInt8>
+
+  /// An upper bound of a block's code and of what stands behind it, bytes.
   static let largestBlock = 256 << 10
   /// Guest instructions in a block at most; of one that has no branches.
   static let maximumLength = 96
@@ -19,13 +22,32 @@ struct BlockTranslator {
 
   /// One instruction of the trace.
   struct Step {
-    var instruction: Instruction
+    var instruction: Instruction {
+      didSet { derive() }
+    }
     /// In the page.
     var offset: Int
+    /// Of the operation.
+    private(set) var effects: Effects = []
+    /// The integer registers that it reads, a bit each, and the one that it writes; 0: none.
+    private(set) var sources: UInt32 = 0
+    private(set) var target: UInt8 = 0
     /// The access group it belongs to; -1: none.
     var group: Int16 = -1
     /// Where it accesses memory, in bytes from what the base register held when its group began.
     var groupOffset: Int64 = 0
+
+    init(_ instruction: Instruction, offset: Int) {
+      self.instruction = instruction
+      self.offset = offset
+      derive()
+    }
+
+    private mutating func derive() {
+      effects = instruction.operation.effects
+      sources = BlockTranslator.integerSources(instruction, effects)
+      target = effects.contains(.writesInteger) ? instruction.rd : 0
+    }
   }
 
   /// How a trace ends.
@@ -111,7 +133,8 @@ struct BlockTranslator {
   /// The same for the next step.
   var nextHeld: UInt8?
 
-  init(_ assembler: Assembler, _ thunks: Thunks) {
+  init(_ assembler: Assembler, _ thunks: Thunks, behind: UnsafeMutablePointer<UInt8>) {
+    self.behind = behind
     self.assembler = assembler
     self.thunks = thunks
     absent = UInt32(truncatingIfNeeded: thunks.exitDispatch)
@@ -139,8 +162,9 @@ struct BlockTranslator {
   }
 
   /// Forgets all blocks; the next begins at `cursor`.
-  mutating func clear(from cursor: UnsafeMutablePointer<UInt8>) {
+  mutating func clear(from cursor: UnsafeMutablePointer<UInt8>, behind: UnsafeMutablePointer<UInt8>) {
     assembler.cursor = cursor
+    self.behind = behind
     waitingCount = 0
     map?.clear()
   }
@@ -211,9 +235,16 @@ struct BlockTranslator {
       assembler.moveImmediate(.rax, UInt64(offset))
       assembler.jump(thunks.exitInterpretOne)
     }
-    map?.note(assembler.here, offset: index * 2)
-    emitDeferred()
-    map?.end(at: assembler.here)
+    if let map {
+      // Whoever looks addresses up finds them in their order.
+      map.note(assembler.here, offset: index * 2)
+      emitDeferred()
+      map.end(at: assembler.here)
+    } else {
+      swap(&assembler.cursor, &behind)
+      emitDeferred()
+      swap(&assembler.cursor, &behind)
+    }
     translatedBlocks += 1
     translatedInstructions += stepCount
     return start
@@ -239,7 +270,7 @@ struct BlockTranslator {
         instruction = Self.decoder.decode(UInt32(half))
       }
       if Self.isForInterpreter(instruction) { return .interpreter(offset) }
-      steps[stepCount] = Step(instruction: instruction, offset: offset)
+      (steps + stepCount).initialize(to: Step(instruction, offset: offset))
       stepCount += 1
       switch instruction.operation {
       case .jal:
@@ -301,20 +332,20 @@ struct BlockTranslator {
   /// Notes that `patch` is to be led to the block at `index` when there is one.
   mutating func wait(_ patch: Assembler.Patch, _ index: Int) {
     guard waitingCount < Self.maximumWaiting else { return }
-    waiting[waitingCount] = WaitingJump(patch: patch, index: Int32(index), next: translations.waiting)
-    translations.waiting = Int32(waitingCount)
+    waiting[waitingCount] = WaitingJump(patch: patch, index: Int32(index), next: translations[waitingFor: index])
+    translations[waitingFor: index] = Int32(waitingCount)
     waitingCount += 1
   }
 
   private mutating func resolve(_ index: Int, _ start: UInt32) {
     var previous = PageTranslations.none
-    var item = translations.waiting
+    var item = translations[waitingFor: index]
     while item != PageTranslations.none {
       let next = waiting[Int(item)].next
       if waiting[Int(item)].index == Int32(index) {
         assembler.fill(waiting[Int(item)].patch, UInt(start))
         if previous == PageTranslations.none {
-          translations.waiting = next
+          translations[waitingFor: index] = next
         } else {
           waiting[Int(previous)].next = next
         }
@@ -414,6 +445,8 @@ struct BlockTranslator {
     /// Prepares floating point, then back; or the interpreter goes on.
     case floatReady(Assembler.Patch, Int, Int, Assembler.Label)
     case executeOne(Assembler.Patch, UInt32, Assembler.Label)
+    /// The page of a block to be zeroed isn't known.
+    case zeroBlock(Miss, UInt32, Assembler.Label)
     /// A floating-point load's slow path: its bits go to xmm0.
     case slowFloatLoad(Miss, UInt32, Assembler.Label)
     /// A floating-point store's slow path.
@@ -544,6 +577,14 @@ struct BlockTranslator {
       emitOffsetExit(offset, thunks.exitInterpretOn)
     case .executeOne(let patch, let site, let back):
       assembler.fillHere(patch)
+      emitCanonical(snapshot)
+      extendInPlace(unextended)
+      assembler.moveImmediate(.rcx, UInt64(site))
+      assembler.call(thunks.executeOne)
+      emitRestore(snapshot)
+      assembler.jump(back)
+    case .zeroBlock(let miss, let site, let back):
+      emitRefill(miss, isStore: true)
       emitCanonical(snapshot)
       extendInPlace(unextended)
       assembler.moveImmediate(.rcx, UInt64(site))

@@ -13,7 +13,7 @@ extension BlockTranslator {
         restoreCanonical()
       }
     } else {
-      placeOperands(i)
+      placeOperands(step)
     }
     prepareSources(i)
     takeSnapshot()
@@ -25,7 +25,7 @@ extension BlockTranslator {
     if step.group >= 0, groups[Int(step.group)].last == current {
       locked &= ~(1 << UInt32(groups[Int(step.group)].base))
     }
-    guard i.operation.effects.contains(.writesInteger), i.rd != 0 else { return }
+    guard step.target != 0 else { return }
     let bit = UInt32(1) << UInt32(i.rd)
     if isResultUnextended || wasUnextended { unextended |= bit } else { unextended &= ~bit }
     if isWord || isResultUnextended { words |= bit } else { words &= ~bit }
@@ -217,6 +217,8 @@ extension BlockTranslator {
     case .fence:
       if i.immediate & 0x12 == 0x12 { assembler.memoryFence(StateLayout.slowValue) }
     case .prefetch_i, .prefetch_r, .prefetch_w: break
+
+    case .cbo_zero: emitZeroBlock(step)
 
     case .lr_w: emitLoadReserved(step, .long)
     case .lr_d: emitLoadReserved(step, .quad)

@@ -26,7 +26,7 @@ extension BlockTranslator {
     openGroups.update(repeating: -1, count: 32)
     for index in 0..<stepCount {
       let i = steps[index].instruction
-      let effects = i.operation.effects
+      let effects = steps[index].effects
       if let access = Self.plainAccess(i.operation), i.rs1 != 0 {
         join(index, i, access)
       } else if effects.contains(.endsBlock), !effects.contains(.branches) {
@@ -293,6 +293,29 @@ extension BlockTranslator {
       let description = site(step, widthShift: widthShift, isStore: true)
       postpone(.slowFloatStore(missing, description.bits, value, assembler.here))
     }
+  }
+
+  // MARK: cache blocks (Zicboz)
+
+  /// CBO.ZERO of RAM in S-mode, where menvcfg lets it: how kernels clear pages.
+  mutating func emitZeroBlock(_ step: Step) {
+    held = nil
+    assembler.compare8(StateLayout.privilege, immediate: Privilege.supervisor.rawValue)
+    let elsewhere = assembler.jump(if: .notEqual)
+    assembler.load(.rax, StateLayout.menvcfg, .long)
+    assembler.test(.rax, immediate: Int32(EnvironmentConfiguration.cacheBlockZero), .long)
+    let forbidden = assembler.jump(if: .equal)
+    readInto(.rax, step.instruction.rs1)
+    assembler.arithmetic(.and, .rax, immediate: -64)
+    let missing = emitCheck(StateLayout.writeEntries, 4096 - 64)
+    assembler.arithmetic(.add, .rax, HostAddress(.rcx, 0))
+    assembler.arithmetic(.add, .rax, HostAddress(.rcx, 8))
+    assembler.clear(.xmm0)
+    for offset in stride(from: Int32(0), to: 64, by: 16) { assembler.storeWhole(HostAddress(.rax, offset), .xmm0) }
+    let description = site(step).bits
+    postpone(.executeOne(elsewhere, description, assembler.here))
+    postpone(.executeOne(forbidden, description, assembler.here))
+    postpone(.zeroBlock(missing, description, assembler.here))
   }
 
   // MARK: atomics (13)

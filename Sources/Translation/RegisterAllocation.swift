@@ -22,8 +22,7 @@ extension BlockTranslator {
   static let eventStride = 33
 
   /// The integer registers that an instruction reads, a bit each.
-  static func integerSources(_ i: Instruction) -> UInt32 {
-    let effects = i.operation.effects
+  static func integerSources(_ i: Instruction, _ effects: Effects) -> UInt32 {
     switch i.operation {
     case .csrrwi, .csrrsi, .csrrci: return 0
     case .csrrw, .csrrs, .csrrc: return 1 << UInt32(i.rs1) & ~1
@@ -40,15 +39,12 @@ extension BlockTranslator {
     return (1 << UInt32(i.rs1) | 1 << UInt32(i.rs2)) & ~1
   }
 
-  /// The integer register that an instruction writes; 0: none.
-  static func integerTarget(_ i: Instruction) -> UInt8 { i.operation.effects.contains(.writesInteger) ? i.rd : 0 }
-
   /// Whether the block may be left at a step, or others see the registers there.
   func isExit(_ step: Step, at index: Int) -> Bool {
-    if step.instruction.operation.effects == .writesInteger { return false }
+    if step.effects == .writesInteger { return false }
     if step.instruction.operation == .jal, step.instruction.rd == 0, index + 1 < stepCount { return false }
     if step.group >= 0, groups[Int(step.group)].first != index,
-      !step.instruction.operation.effects.contains(.usesFloatingPoint)
+      !step.effects.contains(.usesFloatingPoint)
     {
       return false
     }
@@ -74,13 +70,12 @@ extension BlockTranslator {
       index -= 1
       let row = events + index * Self.eventStride
       row.update(from: row + Self.eventStride, count: Self.eventStride)
-      let i = steps[index].instruction
-      row[Int(Self.integerTarget(i))] = Self.overwritten
+      row[Int(steps[index].target)] = Self.overwritten
       row[0] = Self.untouched
       if isExit(steps[index], at: index) {
         for register in 1..<32 where row[register] == Self.overwritten { row[register] = Self.overwrittenLater }
       }
-      var sources = Self.integerSources(i)
+      var sources = steps[index].sources
       while sources != 0 {
         row[sources.trailingZeroBitCount] = Event(index)
         sources &= sources - 1
@@ -124,13 +119,12 @@ extension BlockTranslator {
   mutating func loopRegisters() -> RegisterMap {
     var uses = InlineArray<33, Int>(repeating: 0)
     for index in 0..<stepCount {
-      let i = steps[index].instruction
-      var sources = Self.integerSources(i)
+      var sources = steps[index].sources
       while sources != 0 {
         uses[sources.trailingZeroBitCount] += 1
         sources &= sources - 1
       }
-      uses[Int(Self.integerTarget(i))] += 1
+      uses[Int(steps[index].target)] += 1
     }
     uses[0] = 0
     // A count in memory is read and written once a turn.
@@ -139,7 +133,8 @@ extension BlockTranslator {
     for guest in UInt8(1)..<32 where RegisterMap.home(guest) == RegisterMap.none && uses[Int(guest)] > 1 {
       var victim = RegisterMap.none
       var fewest = uses[Int(guest)] - 1
-      for host in RegisterMap.places.prefix(placeCount) {
+      for index in 0..<placeCount {
+        let host = RegisterMap.places[index]
         let occupant = chosen.guests[Int(host)]
         let count = occupant == RegisterMap.none ? -1 : uses[Int(occupant)]
         if count < fewest {
@@ -155,9 +150,8 @@ extension BlockTranslator {
   }
 
   /// Finds places for what the present step reads and writes, where it's worth it.
-  mutating func placeOperands(_ i: Instruction) {
-    let sources = Self.integerSources(i)
-    let target = Self.integerTarget(i)
+  mutating func placeOperands(_ step: Step) {
+    let (sources, target) = (step.sources, step.target)
     stepLocked = sources | 1 << UInt32(target)
     var rest = sources
     while rest != 0 {
@@ -192,7 +186,9 @@ extension BlockTranslator {
     var best = RegisterMap.none
     var bestCost = Int.max
     var bestNext = Event(0)
-    for place in RegisterMap.places.prefix(placeCount) {
+    let places = RegisterMap.places
+    for index in 0..<placeCount {
+      let place = places[index]
       let occupant = registers.guests[Int(place)]
       if occupant == RegisterMap.none { return place }
       if occupant < 32, (stepLocked | locked) & 1 << UInt32(occupant) != 0 { continue }
@@ -226,10 +222,13 @@ extension BlockTranslator {
 
   /// Moves every register where a block's borders have it. Changes no flags.
   mutating func restoreCanonical() {
+    if registers.isCanonical { return }
     assembler.convert(registers, to: .canonical)
     var canonical = RegisterMap.canonical
     // What was loaded is as memory has it.
-    for host in RegisterMap.places {
+    let places = RegisterMap.places
+    for index in places.indices {
+      let host = places[index]
       let guest = canonical.guests[Int(host)]
       if guest != RegisterMap.none, registers.guests[Int(host)] != guest || !registers.isDirty(guest) {
         canonical.dirty &= ~(1 << UInt64(guest))

@@ -8,13 +8,17 @@ struct RegisterMap {
   /// Guest registers whose place in memory isn't up to date, a bit each.
   var dirty: UInt64 = 0
 
+  /// It is as `canonical` (apart from what is dirty). Only set where this costs nothing to know.
+  private(set) var isCanonical = false
+
   static let none: UInt8 = 255
   /// Stands for the count of instructions that are left, which can make room as a guest register can.
   static let remaining: UInt8 = 32
 
   /// The host registers that guest registers may live in. The last is an access group's where a block has one.
-  static let places: [UInt8] =
-    PinnedRegisters.all.map(\.host.number) + [PinnedRegisters.remaining.number, HostRegister.rdx.number]
+  static var places: InlineArray<12, UInt8> {
+    @inline(__always) get { [12, 3, 6, 13, 7, 8, 9, 10, 11, 14, 15, 2] }
+  }
 
   /// Every pinned register in its place, and changed.
   static let canonical: RegisterMap = {
@@ -22,6 +26,7 @@ struct RegisterMap {
     for (guest, host) in PinnedRegisters.all { map.put(guest, into: host.number) }
     map.put(remaining, into: PinnedRegisters.remaining.number)
     map.dirty = ~0
+    map.isCanonical = true
     return map
   }()
 
@@ -42,11 +47,13 @@ struct RegisterMap {
   mutating func put(_ guest: UInt8, into host: UInt8) {
     guests[Int(host)] = guest
     hosts[Int(guest)] = host
+    isCanonical = false
   }
 
   mutating func remove(_ guest: UInt8) {
     guests[Int(hosts[Int(guest)])] = Self.none
     hosts[Int(guest)] = Self.none
+    isCanonical = false
   }
 }
 
@@ -60,12 +67,16 @@ extension Assembler {
 
   /// Makes `to` of `from`, by way of memory. Changes no flags. `pending`: its place in `from` doesn't hold it yet.
   mutating func convert(_ from: RegisterMap, to: RegisterMap, pending: UInt8 = RegisterMap.none) {
-    for host in RegisterMap.places {
+    if from.isCanonical, to.isCanonical { return }
+    let places = RegisterMap.places
+    for index in places.indices {
+      let host = places[index]
       let guest = from.guests[Int(host)]
       if guest == RegisterMap.none || guest == pending || to.guests[Int(host)] == guest { continue }
       if from.isDirty(guest) { spill(guest, from: host) }
     }
-    for host in RegisterMap.places {
+    for index in places.indices {
+      let host = places[index]
       let guest = to.guests[Int(host)]
       if guest == RegisterMap.none || from.guests[Int(host)] == guest && guest != pending { continue }
       fill(host, with: guest)
@@ -74,7 +85,10 @@ extension Assembler {
 
   /// Makes `map` of the canonical one, where memory is up to date: after a call of a slow path.
   mutating func restore(_ map: RegisterMap) {
-    for host in RegisterMap.places {
+    if map.isCanonical { return }
+    let places = RegisterMap.places
+    for index in places.indices {
+      let host = places[index]
       let guest = map.guests[Int(host)]
       if guest != RegisterMap.none, RegisterMap.home(guest) != host { fill(host, with: guest) }
     }

@@ -13,7 +13,7 @@ extension BlockTranslator {
       case .srli, .srai: simplifyExtension(index, writers[Int(i.rs1)])
       default: break
       }
-      let target = Self.integerTarget(steps[index].instruction)
+      let target = steps[index].target
       if target != 0 { writers[Int(target)] = index }
     }
   }
@@ -37,9 +37,9 @@ extension BlockTranslator {
       b.rs1 == source, a.rd != source, a.rd != b.rd
     else { return }
     for step in first + 1..<index {
-      let between = steps[step].instruction
-      if step != second, Self.integerTarget(between) == source { return }
-      let sources = Self.integerSources(between)
+      let between = steps[step]
+      if step != second, between.target == source { return }
+      let sources = between.sources
       if sources & 1 << UInt32(a.rd) != 0 || step > second && sources & 1 << UInt32(b.rd) != 0 { return }
       if isExit(steps[step], at: step) { return }
     }
@@ -67,8 +67,8 @@ extension BlockTranslator {
     default: return
     }
     for step in writer + 1..<index {
-      let between = steps[step].instruction
-      if Self.integerTarget(between) == left.rs1 || Self.integerSources(between) & 1 << UInt32(left.rd) != 0 { return }
+      let between = steps[step]
+      if between.target == left.rs1 || between.sources & 1 << UInt32(left.rd) != 0 { return }
       if isExit(steps[step], at: step) { return }
     }
     guard isUnseen(left.rd, after: index) else { return }
@@ -78,18 +78,18 @@ extension BlockTranslator {
 
   /// Whether the value that a register has before `index` is overwritten there, or later before anybody can see it.
   private func isUnseen(_ register: UInt8, after index: Int) -> Bool {
-    if Self.integerTarget(steps[index].instruction) == register { return true }
+    if steps[index].target == register { return true }
     for step in index + 1..<stepCount {
-      let i = steps[step].instruction
-      if isExit(steps[step], at: step) || Self.integerSources(i) & 1 << UInt32(register) != 0 { return false }
-      if Self.integerTarget(i) == register { return true }
+      if isExit(steps[step], at: step) || steps[step].sources & 1 << UInt32(register) != 0 { return false }
+      if steps[step].target == register { return true }
     }
     return false
   }
 
   private func skip(_ index: Int) {
-    steps[index].instruction = replacement(of: steps[index].instruction, .addi, 0, 0)
-    steps[index].instruction.rd = 0
+    var nothing = replacement(of: steps[index].instruction, .addi, 0, 0)
+    nothing.rd = 0
+    steps[index].instruction = nothing
   }
 
   private func replacement(

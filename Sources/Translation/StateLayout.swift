@@ -20,6 +20,7 @@ enum StateLayout {
   static let sepc = HostAddress(.rbp, displacement(\.sepc))
   static let scause = HostAddress(.rbp, displacement(\.scause))
   static let stval = HostAddress(.rbp, displacement(\.stval))
+  static let menvcfg = HostAddress(.rbp, displacement(\.menvcfg))
   static let mstatus = HostAddress(.rbp, displacement(\.mstatus))
   static let rounding = HostAddress(.rbp, displacement(\.floatingPointRounding))
   static let readEntries = HostAddress(.rbp, displacement(\.readEntries))

@@ -31,10 +31,11 @@ package final class Translator: ExecutionEngine {
   private let absentPage: PageTranslations
   /// Where blocks begin in the code memory, behind the thunks.
   private let firstBlock: UnsafeMutablePointer<UInt8>
-  private let end: UnsafeMutablePointer<UInt8>
+  /// Where what stands behind blocks begins. It is seldom executed, and lies apart to leave the rest dense.
+  private let firstBehind: UnsafeMutablePointer<UInt8>
 
   /// Bytes of code memory of one hart at most. The host gives them as they are touched.
-  static let largestCodeSize = 48 << 20
+  static let largestCodeSize = 128 << 20
 
   /// A translator for `hart`; the caller sets it as its engine. Throws `HostError` where the host has no executable
   /// memory or lacks instructions that generated code uses.
@@ -56,8 +57,8 @@ package final class Translator: ExecutionEngine {
     // Entry points that lead nowhere yet lead to the way out, with the offset in the page in eax.
     absentPage = PageTranslations(absent: UInt32(thunks.exitDispatch))
     firstBlock = assembler.cursor
-    end = code.writable + code.count - BlockTranslator.largestBlock
-    block = BlockTranslator(assembler, thunks)
+    firstBehind = code.writable + code.count / 2
+    block = BlockTranslator(assembler, thunks, behind: firstBehind)
     hart.absentEntryPoints = absentPage.entryPoints
   }
 
@@ -105,7 +106,7 @@ package final class Translator: ExecutionEngine {
           if mustLeave(hart) { return }
           continue
         }
-        if block.assembler.cursor >= end || block.isFull { flush() }
+        if isFull { flush() }
         target = block.translate(page, translations, index)
         note(page, index, target)
       }
@@ -135,7 +136,7 @@ package final class Translator: ExecutionEngine {
     let pc = state.pointee.pc
     let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
     guard entry.pointee.tag == pc & TranslationCache.pageMask, let page = entry.pointee.page,
-      let entryPoints = page.pointee.entryPoints, block.assembler.cursor < end, !block.isFull,
+      let entryPoints = page.pointee.entryPoints, !isFull,
       let jump = UnsafeMutablePointer<UInt8>(bitPattern: Int(state.pointee.slowValue) &- code.executableOffset)
     else { return false }
     let index = Int(pc & 0xFFF) >> 1
@@ -201,7 +202,13 @@ package final class Translator: ExecutionEngine {
     ledger?.removeAll()
     flushCount += 1
     for page in pages { page.clear(UInt32(truncatingIfNeeded: thunks.exitDispatch)) }
-    block.clear(from: firstBlock)
+    block.clear(from: firstBlock, behind: firstBehind)
+  }
+
+  /// Whether another block might not fit.
+  private var isFull: Bool {
+    block.isFull || block.assembler.cursor >= firstBehind - BlockTranslator.largestBlock
+      || block.behind >= code.writable + code.count - BlockTranslator.largestBlock
   }
 
   // MARK: what is measured
@@ -210,7 +217,7 @@ package final class Translator: ExecutionEngine {
   package var metrics: TranslationMetrics {
     TranslationMetrics(
       blocks: block.translatedBlocks, instructions: block.translatedInstructions,
-      codeBytes: block.assembler.cursor - code.writable, codeLimit: code.count, flushes: flushCount,
+      codeBytes: (block.assembler.cursor - code.writable) + (block.behind - firstBehind), codeLimit: code.count, flushes: flushCount,
       pages: pages.count, pageBytes: pages.count * PageTranslations.byteCount,
       forgottenPages: Int(forgottenPages), entries: entryCount)
   }
@@ -234,7 +241,9 @@ struct PageTranslations {
   let entryPoints: UnsafeMutablePointer<UInt32>
   static let none: Int32 = -1
 
-  static let byteCount = CodePage.slotCount * 5 + 4
+  /// Jumps that wait are listed by the part of the page that they go to.
+  private static let waitingLists = 64
+  static let byteCount = CodePage.slotCount * 5 + waitingLists * 4
 
   init(_ entryPoints: UnsafeMutablePointer<UInt32>) { self.entryPoints = entryPoints }
 
@@ -251,18 +260,20 @@ struct PageTranslations {
     UnsafeMutableRawPointer(entryPoints).advanced(by: CodePage.slotCount * 4).assumingMemoryBound(to: UInt8.self)
   }
 
-  /// The first of the jumps that wait, as an index into the translator's list; `none`: there is none.
-  var waiting: Int32 {
-    get { UnsafeRawPointer(entryPoints).load(fromByteOffset: CodePage.slotCount * 5, as: Int32.self) }
-    nonmutating set {
-      UnsafeMutableRawPointer(entryPoints).storeBytes(
-        of: newValue, toByteOffset: CodePage.slotCount * 5, as: Int32.self)
-    }
+  private var waiting: UnsafeMutablePointer<Int32> {
+    UnsafeMutableRawPointer(entryPoints).advanced(by: CodePage.slotCount * 5).assumingMemoryBound(to: Int32.self)
+  }
+
+  /// The first of the jumps that wait for a place near the half-word `index`, as an index into the translator's list;
+  /// `none`: there is none.
+  subscript(waitingFor index: Int) -> Int32 {
+    get { waiting[index * Self.waitingLists / CodePage.slotCount] }
+    nonmutating set { waiting[index * Self.waitingLists / CodePage.slotCount] = newValue }
   }
 
   func clear(_ absent: UInt32) {
     entryPoints.update(repeating: absent, count: CodePage.slotCount)
     heat.update(repeating: 0, count: CodePage.slotCount)
-    waiting = Self.none
+    waiting.update(repeating: Self.none, count: Self.waitingLists)
   }
 }

@@ -244,6 +244,7 @@ struct RandomProgram {
   }
 
   private mutating func appendAccess(base: UInt8, _ immediate: Int64) {
+    if Int.random(in: 0..<20, using: &generator) == 0 { return append(.cbo_zero, rs1: base) }
     let operation = Self.accessing.randomElement(using: &generator)!
     append(
       operation, rd: operation.effects.contains(.writesFloatingPoint) ? source() : destination(), rs1: base,

@@ -60,6 +60,9 @@ final class TranslationHarness {
         #expect(memory.store((page >> 12) << 10 | 0xCF, at: PhysicalAddress(address + index * 8)))
       }
     }
+    // CBO.ZERO is for everybody.
+    hart.writeCSR(0x30A, 1 << 7)
+    hart.writeCSR(0x10A, 1 << 7)
     hart.writeCSR(0x3A0, 0x1F)
     hart.writeCSR(0x3B0, ~0)
     hart.writeCSR(0x180, 8 << 60 | tables / 4096)

@@ -431,6 +431,10 @@ struct Assembler {
   mutating func store(_ target: HostAddress, _ source: VectorRegister, _ format: Scalar) {
     vex(1, prefix(format), wide: false, 0x11, source.number, 0, target)
   }
+  /// vmovups: all 16 bytes.
+  mutating func storeWhole(_ target: HostAddress, _ source: VectorRegister) {
+    vex(1, 0, wide: false, 0x11, source.number, 0, target)
+  }
   /// vmovapd
   mutating func move(_ target: VectorRegister, _ source: VectorRegister) {
     vex(1, 1, wide: false, 0x28, target.number, 0, source.number)
