@@ -95,6 +95,10 @@ package struct HartState {
   package var slowValue: UInt64 = 0
   /// Addresses of access groups: see `AccessGroup`. The last is kept for the time of a slow path.
   package var groupSlots = InlineArray<9, UInt64>(repeating: 0)
+  /// Of a loop whose accesses were looked up before it: how many instructions are left beyond those that it counts down,
+  /// and what leads from the guest's to the host's addresses; see `LoopAccess`.
+  package var loopRest: Int64 = 0
+  package var loopAddends = InlineArray<8, UInt64>(repeating: 0)
   // Operands of bitwise operations on floating-point registers, 16 bytes each.
   package var singleBox: InlineArray<2, UInt64> = [0xFFFF_FFFF_0000_0000, 0]
   package var doubleSign: InlineArray<2, UInt64> = [1 << 63, 0]

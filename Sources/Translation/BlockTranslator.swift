@@ -19,6 +19,8 @@ struct BlockTranslator {
   /// Guest instructions in a block at most; of one that has no branches.
   static let maximumLength = 96
   static let maximumStraightLength = 320
+  /// Of the values that registers in a block may have.
+  static let rootCount = maximumStraightLength + 33
 
   /// One instruction of the trace.
   struct Step {
@@ -36,6 +38,8 @@ struct BlockTranslator {
     var group: Int16 = -1
     /// Where it accesses memory, in bytes from what the base register held when its group began.
     var groupOffset: Int64 = 0
+    /// In a loop: the index of its `LoopAccess`; -1: none.
+    var loopAccess: Int8 = -1
 
     init(_ instruction: Instruction, offset: Int) {
       self.instruction = instruction
@@ -70,7 +74,7 @@ struct BlockTranslator {
   /// What is emitted behind the block.
   let deferred: UnsafeMutablePointer<(item: Deferred, unextended: UInt32, snapshot: Int)>
   var deferredCount = 0
-  static let maximumDeferred = 2048
+  static let maximumDeferred = 8192
 
   /// Jumps within pages that wait for their target's block: chains by page.
   private struct WaitingJump {
@@ -91,14 +95,19 @@ struct BlockTranslator {
   var placeCount = 0
   /// The register that the present step will write, while its place doesn't hold it yet; `RegisterMap.none`: none.
   var pending = RegisterMap.none
-  /// Registers whose places are needed by the present step, and by access groups, a bit each.
+  /// Registers whose places are needed by the present step, a bit each.
   var stepLocked: UInt32 = 0
-  var locked: UInt32 = 0
   /// Where the registers were for what is postponed.
-  let snapshots: UnsafeMutablePointer<(map: RegisterMap, pending: UInt8)>
+  let snapshots: UnsafeMutablePointer<(map: RegisterMap, pending: UInt8, countsDown: Bool)>
   var snapshotCount = 0
-  /// A block that ends with a branch to its begin: where it goes, and the registers there.
-  var loop: (head: Assembler.Label, map: RegisterMap)?
+  /// A block that ends with a branch to its begin: where that goes (nil: `turn` is to be led there), and the registers
+  /// there.
+  var loop: (head: Assembler.Label?, map: RegisterMap)?
+  var turn: Assembler.Patch?
+  var loopAccesses = InlineArray<8, LoopAccess>(repeating: LoopAccess(base: 0))
+  var loopAccessCount = 0
+  /// The loop's accesses have been looked up, and it counts its own turns.
+  var countsDown = false
 
   // The state of the block that is being translated.
   var translations: PageTranslations
@@ -116,7 +125,11 @@ struct BlockTranslator {
   var groupCount = 0
   /// The group whose address is in rdx; -1: none.
   var loadedGroup: Int16 = -1
-  /// By base register: the group that accesses off it still join; -1: none. Of use while groups are planned.
+  /// Whether rdx keeps the addend for the next access of a loop: no guest register lives there, and no group's address.
+  var keepsAddend = false
+  /// The `LoopAccess` whose addend is in rdx; -1: none.
+  var loadedAddend: Int8 = -1
+  /// By root: the group that accesses off it still join; -1: none. Of use while groups are planned.
   let openGroups: UnsafeMutablePointer<Int16>
   /// Integer registers whose lower half only is right, a bit each: the sign still has to be extended into the upper one,
   /// before that is read or the block is left. See `prepareSources`.
@@ -125,6 +138,9 @@ struct BlockTranslator {
   var words: UInt32 = 1
   /// Whether the step that is being emitted leaves its result unextended.
   var isResultUnextended = false
+  /// The flags hold the carry of the step before, or of the present one for the next.
+  var isCarryLeft = false
+  var isCarryNext = false
   /// Of the next comparison for a branch.
   var comparisonWidth = HostWidth.quad
   /// The guest register, one that lives in memory, whose value the step before has left in rax. It holds until the
@@ -140,11 +156,11 @@ struct BlockTranslator {
     absent = UInt32(truncatingIfNeeded: thunks.exitDispatch)
     steps = .allocate(capacity: Self.maximumStraightLength + 1)
     events = .allocate(capacity: (Self.maximumStraightLength + 2) * Self.eventStride)
-    snapshots = .allocate(capacity: Self.maximumStraightLength + 3)
+    snapshots = .allocate(capacity: 2 * Self.maximumStraightLength + 6)
     deferred = .allocate(capacity: Self.maximumDeferred)
     waiting = .allocate(capacity: Self.maximumWaiting)
     groups = .allocate(capacity: Self.maximumStraightLength)
-    openGroups = .allocate(capacity: 32)
+    openGroups = .allocate(capacity: Self.rootCount)
     known = .allocate(capacity: 32)
     known.initialize(repeating: .nothing, count: 32)
     translations = PageTranslations(UnsafeMutablePointer(bitPattern: 8)!)
@@ -180,19 +196,11 @@ struct BlockTranslator {
     self.translations = translations
     let end = trace(page, index * 2)
     groupCount = 0
-    loadedGroup = -1
     if isGrouping { planGroups() }
     if stepCount > 2 { simplify() }
     let isLoop = isGrouping && endsAtItsBegin
     planEvents(isLoop: isLoop)
     deferredCount = 0
-    isFloatChecked = false
-    isFloatDirty = false
-    boxed = 0
-    unextended = 0
-    words = 1
-    held = nil
-    known.update(repeating: .nothing, count: 32)
     let start = UInt32(truncatingIfNeeded: assembler.here)
     if isGrouping {
       translations.entryPoints[index] = start
@@ -202,12 +210,16 @@ struct BlockTranslator {
     current = 0
     beginRegisters()
     loop = nil
+    countsDown = false
+    loopAccessCount = 0
     if isLoop {
       let chosen = loopRegisters()
       assembler.convert(registers, to: chosen)
       registers = chosen
-      loop = (assembler.here, chosen)
+      planLoopAccesses()
+      loop = (loopAccessCount > 0 ? nil : assembler.here, chosen)
     }
+    let plain = assembler.here
     if stepCount > 0 {
       takeSnapshot()
       if let count = located(RegisterMap.remaining) {
@@ -218,22 +230,11 @@ struct BlockTranslator {
       let patch = assembler.jump(if: .negative)
       postpone(.budget(patch))
     }
-    while current < stepCount {
-      nextHeld = nil
-      map?.note(assembler.here, offset: steps[current].offset)
-      emit(steps[current])
-      held = nextHeld
-      current += 1
-    }
-    extendAll()
-    restoreCanonical()
-    switch end {
-    case .jump: break
-    case .next(let offset):
-      if offset < 4096 { emitJump(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
-    case .interpreter(let offset):
-      assembler.moveImmediate(.rax, UInt64(offset))
-      assembler.jump(thunks.exitInterpretOne)
+    emitSteps(end)
+    if loopAccessCount > 0, let loop, let turn {
+      assembler.fillHere(turn)
+      emitLoopLookups(loop.map, otherwise: plain)
+      emitSteps(end)
     }
     if let map {
       // Whoever looks addresses up finds them in their order.
@@ -248,6 +249,39 @@ struct BlockTranslator {
     translatedBlocks += 1
     translatedInstructions += stepCount
     return start
+  }
+
+  /// Emits all steps, and the way on behind them.
+  private mutating func emitSteps(_ end: End) {
+    isFloatChecked = false
+    isFloatDirty = false
+    boxed = 0
+    unextended = 0
+    words = 1
+    held = nil
+    loadedGroup = -1
+    loadedAddend = -1
+    isCarryNext = false
+    known.update(repeating: .nothing, count: 32)
+    current = 0
+    while current < stepCount {
+      nextHeld = nil
+      map?.note(assembler.here, offset: steps[current].offset)
+      emit(steps[current])
+      held = nextHeld
+      current += 1
+    }
+    extendAll()
+    restoreCanonical()
+    countWhole()
+    switch end {
+    case .jump: break
+    case .next(let offset):
+      if offset < 4096 { emitJump(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
+    case .interpreter(let offset):
+      assembler.moveImmediate(.rax, UInt64(offset))
+      assembler.jump(thunks.exitInterpretOne)
+    }
   }
 
   // MARK: the trace
@@ -429,6 +463,8 @@ struct BlockTranslator {
   enum Deferred {
     /// The block is entered with too few instructions left.
     case budget(Assembler.Patch)
+    /// A loop has counted down: it looks its accesses up anew.
+    case lookUpAgain(Assembler.Patch, Assembler.Label)
     /// A jump whose target has no block yet, all counted.
     case link(Assembler.Patch, Int)
     /// A branch out of the block: to an offset of the page (or beyond), giving back what wasn't executed.
@@ -487,8 +523,7 @@ struct BlockTranslator {
 
   /// Calls the slow path of an access to the address in rax.
   private mutating func emitSlowAccess(_ site: UInt32, _ unextended: UInt32, _ snapshot: Int) {
-    emitCanonical(snapshot)
-    extendInPlace(unextended)
+    emitCanonical(snapshot, unextended)
     assembler.moveImmediate(.rcx, UInt64(site))
     assembler.call(thunks.slowAccess)
     emitRestore(snapshot)
@@ -502,16 +537,19 @@ struct BlockTranslator {
     switch item {
     case .budget(let patch):
       assembler.fillHere(patch)
-      emitCanonical(snapshot)
+      emitCanonical(snapshot, 0)
       giveBack(stepCount)
       emitOffsetExit(steps[0].offset, thunks.exitBudget)
+    case .lookUpAgain(let patch, let again):
+      assembler.fillHere(patch)
+      endCountDown(snapshots[snapshot].map)
+      assembler.jump(again)
     case .link(let patch, let offset):
       assembler.fillHere(patch)
       emitOffsetExit(offset, thunks.exitDispatch)
     case .side(let patch, let offset, let count):
       assembler.fillHere(patch)
-      emitCanonical(snapshot)
-      extendInPlace(unextended)
+      emitCanonical(snapshot, unextended)
       giveBack(count)
       if offset >= 0, offset < 4096 { emitJump(toOffset: Int(offset)) } else { emitFarJump(offset, isCall: false) }
     case .farMiss(let patch, let inPage):
@@ -545,8 +583,7 @@ struct BlockTranslator {
       assembler.jump(back)
     case .prepare(let miss, let site, let span, let offset, let count, let isStore, let isDistance, let retry):
       emitRefill(miss, isStore: isStore, isDistance: isDistance)
-      emitCanonical(snapshot)
-      extendInPlace(unextended)
+      emitCanonical(snapshot, unextended)
       // Accesses across the page's end don't match either, and never will.
       assembler.move(.rcx, .rax, .long)
       assembler.arithmetic(.and, .rcx, immediate: 0xFFF, .long)
@@ -571,22 +608,19 @@ struct BlockTranslator {
       assembler.call(thunks.makeFloatReady)
       assembler.test(.rax, .rax, .long)
       assembler.jump(back, if: .notEqual)
-      emitCanonical(snapshot)
-      extendInPlace(unextended)
+      emitCanonical(snapshot, unextended)
       giveBack(count)
       emitOffsetExit(offset, thunks.exitInterpretOn)
     case .executeOne(let patch, let site, let back):
       assembler.fillHere(patch)
-      emitCanonical(snapshot)
-      extendInPlace(unextended)
+      emitCanonical(snapshot, unextended)
       assembler.moveImmediate(.rcx, UInt64(site))
       assembler.call(thunks.executeOne)
       emitRestore(snapshot)
       assembler.jump(back)
     case .zeroBlock(let miss, let site, let back):
       emitRefill(miss, isStore: true)
-      emitCanonical(snapshot)
-      extendInPlace(unextended)
+      emitCanonical(snapshot, unextended)
       assembler.moveImmediate(.rcx, UInt64(site))
       assembler.call(thunks.executeOne)
       emitRestore(snapshot)
@@ -608,7 +642,7 @@ enum KnownValue {
   case fromPage(Int64)
 }
 
-/// Several accesses off one base register, whose page is looked up once, by the first: from there on their address is in
+/// Several accesses off one base register, or others that are a known distance from it, whose page is looked up once, by the first: from there on their address is in
 /// rdx, or in a slot of the state while another group's is.
 struct AccessGroup {
   var base: UInt8
@@ -616,13 +650,13 @@ struct AccessGroup {
   /// The bytes accessed, from what the base register holds at the first step: low..<high.
   var low: Int64
   var high: Int64
-  /// What has been added to the base register since the first step.
-  var added: Int64
+  /// What the base register's value was then, counted from its root.
+  var distance: Int64
   var memberCount: Int
   var first: Int
   var last: Int
-  /// What the address is: the host's of the guest's address zero, where the base register lives in a host register (it
-  /// stays there then until the last access); else that of the lowest byte.
+  /// What the address is: the host's of the guest's address zero, where the base register lived in a host register at
+  /// the first access; else that of the lowest byte.
   var isRelative = false
   var needsSlot = false
   /// -1: none.
@@ -630,12 +664,12 @@ struct AccessGroup {
   /// While slots are assigned: no later group has got the same one.
   var holdsSlot = false
 
-  init(base: UInt8, isStore: Bool, low: Int64, high: Int64, at step: Int) {
+  init(base: UInt8, isStore: Bool, low: Int64, high: Int64, distance: Int64, at step: Int) {
     self.base = base
     self.isStore = isStore
     self.low = low
     self.high = high
-    added = 0
+    self.distance = distance
     memberCount = 1
     first = step
     last = step

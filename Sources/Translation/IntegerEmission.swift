@@ -5,7 +5,10 @@ import RISCV
 extension BlockTranslator {
   mutating func emit(_ step: Step) {
     let i = step.instruction
-    if usesRDX(i) { loadedGroup = -1 }
+    if usesRDX(i) {
+      loadedGroup = -1
+      loadedAddend = -1
+    }
     let isJump = current == stepCount - 1 && (i.operation == .jal || i.operation == .jalr)
     if isJump {
       if loop == nil {
@@ -18,13 +21,12 @@ extension BlockTranslator {
     prepareSources(i)
     takeSnapshot()
     isResultUnextended = false
+    isCarryLeft = isCarryNext
+    isCarryNext = false
     let isWord = isWordResult(i)
     let wasUnextended = passesUnextended(i)
     emitOperation(step)
     forgetPending()
-    if step.group >= 0, groups[Int(step.group)].last == current {
-      locked &= ~(1 << UInt32(groups[Int(step.group)].base))
-    }
     guard step.target != 0 else { return }
     let bit = UInt32(1) << UInt32(i.rd)
     if isResultUnextended || wasUnextended { unextended |= bit } else { unextended &= ~bit }
@@ -440,6 +442,15 @@ extension BlockTranslator {
 
   private mutating func emitAdd(_ i: Instruction) {
     if i.rd == 0 { return }
+    if isCarryWanted(i) {
+      var (left, right) = (i.rs1, i.rs2)
+      let host = target(i.rd)
+      if located(right) == host { swap(&left, &right) }
+      readInto(host, left, unless: host)
+      arithmetic(.add, host, right, .quad)
+      isCarryNext = true
+      return finish(i.rd)
+    }
     if i.rs1 == 0 || i.rs2 == 0 {
       let source = i.rs1 == 0 ? i.rs2 : i.rs1
       let host = target(i.rd)
@@ -458,6 +469,13 @@ extension BlockTranslator {
       return finish(i.rd)
     }
     emitBinary(.add, i, commutes: true)
+  }
+
+  /// Whether the next step asks for the carry of this addition: whether the sum is below one of its parts.
+  private func isCarryWanted(_ i: Instruction) -> Bool {
+    guard current + 1 < stepCount, i.rs1 != 0, i.rs2 != 0 else { return false }
+    let next = steps[current + 1].instruction
+    return next.operation == .sltu && next.rs1 == i.rd && next.rs2 != i.rd && (next.rs2 == i.rs1 || next.rs2 == i.rs2)
   }
 
   private mutating func arithmetic(
@@ -526,25 +544,33 @@ extension BlockTranslator {
     if i.rd == 0 { return }
     if let immediate {
       assembler.arithmetic(.compare, read(i.rs1, .rax), immediate: immediate)
-    } else {
+    } else if !(isCarryLeft && condition == .below) {
       emitCompare(i.rs1, i.rs2)
     }
-    assembler.set(condition, .rax)
-    assembler.zeroExtend8(target(i.rd), .rax)
+    assembler.clearKeepingFlags(target(i.rd))
+    assembler.set(condition, target(i.rd))
     finish(i.rd)
   }
 
   private mutating func emitMultiply(_ i: Instruction, _ width: HostWidth) {
     if i.rd == 0 { return }
-    readInto(.rax, i.rs1)
-    assembler.multiply(.rax, read(i.rs2, .rcx), width)
+    var (left, right) = (i.rs1, i.rs2)
+    let host = target(i.rd)
+    if located(right) == host { swap(&left, &right) }
+    readInto(host, left, unless: host)
+    assembler.multiply(host, read(right, .rcx), width)
     isResultUnextended = width == .long
-    write(i.rd, .rax)
+    finish(i.rd)
   }
 
   private mutating func emitMultiplyHigh(_ i: Instruction) {
     if i.rd == 0 { return }
     let right = read(i.rs2, .rcx)
+    if i.operation == .mulhu {
+      readInto(.rdx, i.rs1)
+      assembler.multiplyHigh(target(i.rd), low: .rax, right)
+      return finish(i.rd)
+    }
     readInto(.rax, i.rs1)
     assembler.multiplyWide(right, signed: i.operation == .mulh)
     if i.operation == .mulhsu {
@@ -683,8 +709,7 @@ extension BlockTranslator {
     let left = uncounted - 1
     if left == 0, let loop {
       let inverted = assembler.jump(if: condition.inverted)
-      assembler.convert(registers, to: loop.map)
-      assembler.jump(loop.head)
+      emitTurn(loop.head, loop.map)
       assembler.fillHere(inverted)
       return
     }
@@ -716,8 +741,7 @@ extension BlockTranslator {
     // A jump that the trace follows has a step behind it.
     if current + 1 < stepCount { return }
     if let loop {
-      assembler.convert(registers, to: loop.map)
-      return assembler.jump(loop.head)
+      return emitTurn(loop.head, loop.map)
     }
     let isInPage = target >= 0 && target < 4096
     if i.rd == 0, isInPage, target > Int64(step.offset) { return emitJump(toOffset: Int(target)) }
@@ -796,8 +820,10 @@ extension BlockTranslator {
     restoreCanonical()
     held = nil
     nextHeld = nil
+    countWhole()
     assembler.moveImmediate(.rcx, UInt64(site(step).bits))
     assembler.call(thunks.executeOne)
+    if countsDown { assembler.arithmetic(.sub, PinnedRegisters.remaining, StateLayout.loopRest) }
     known[Int(step.instruction.rd)] = .nothing
     isFloatChecked = false
     isFloatDirty = false

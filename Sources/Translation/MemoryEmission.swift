@@ -4,7 +4,7 @@ import RISCV
 /// Loads, stores and atomics: a look among the remembered translations, then the access.
 extension BlockTranslator {
   /// The width in bytes of a plain access, and whether it stores; nil for other operations.
-  private static func plainAccess(_ operation: Operation) -> (width: Int64, isStore: Bool)? {
+  static func plainAccess(_ operation: Operation) -> (width: Int64, isStore: Bool)? {
     switch operation {
     case .lb, .lbu: (1, false)
     case .lh, .lhu: (2, false)
@@ -23,35 +23,58 @@ extension BlockTranslator {
 
   /// Finds the accesses of the trace that can share the look-up of their page.
   mutating func planGroups() {
-    openGroups.update(repeating: -1, count: 32)
+    openGroups.update(repeating: -1, count: Self.rootCount)
+    var roots = Roots()
     for index in 0..<stepCount {
-      let i = steps[index].instruction
-      let effects = steps[index].effects
+      let step = steps[index]
+      let i = step.instruction
       if let access = Self.plainAccess(i.operation), i.rs1 != 0 {
-        join(index, i, access)
-      } else if effects.contains(.endsBlock), !effects.contains(.branches) {
+        join(index, i, access, roots[i.rs1])
+      } else if step.effects.contains(.endsBlock), !step.effects.contains(.branches) {
         // What may change the address space, or what may be accessed in it.
-        openGroups.update(repeating: -1, count: 32)
+        openGroups.update(repeating: -1, count: Self.rootCount)
       }
-      if effects.contains(.writesInteger) {
-        let open = openGroups[Int(i.rd)]
-        if i.operation == .addi, i.rd == i.rs1, open >= 0 {
-          groups[Int(open)].added += i.immediate
-        } else {
-          openGroups[Int(i.rd)] = -1
-        }
-      }
+      roots.follow(step)
     }
     for index in 0..<groupCount where groups[index].memberCount == 1 { steps[groups[index].first].group = -1 }
     assignSlots()
   }
 
-  /// Lets a step join the group that is open for its base register, or opens one.
-  private mutating func join(_ index: Int, _ i: Instruction, _ access: (width: Int64, isStore: Bool)) {
-    let open = openGroups[Int(i.rs1)]
+  /// What registers have in common: a value from which each is a known distance away.
+  struct Roots {
+    /// Numbers of the values, by register; those that registers begin with have the register's.
+    private var numbers = InlineArray<32, Int16> { Int16($0) }
+    private var distances = InlineArray<32, Int64>(repeating: 0)
+    private var count: Int16 = 32
+
+    @inline(__always)
+    subscript(_ register: UInt8) -> (number: Int16, distance: Int64) {
+      (numbers[Int(register)], distances[Int(register)])
+    }
+
+    @inline(__always)
+    mutating func follow(_ step: Step) {
+      if step.target == 0 { return }
+      let i = step.instruction
+      if i.operation == .addi, i.rs1 != 0 {
+        numbers[Int(i.rd)] = numbers[Int(i.rs1)]
+        distances[Int(i.rd)] = distances[Int(i.rs1)] + i.immediate
+      } else {
+        numbers[Int(step.target)] = count
+        distances[Int(step.target)] = 0
+        count += 1
+      }
+    }
+  }
+
+  /// Lets a step join the group that is open for its base register's root, or opens one.
+  private mutating func join(
+    _ index: Int, _ i: Instruction, _ access: (width: Int64, isStore: Bool), _ root: (number: Int16, distance: Int64)
+  ) {
+    let open = openGroups[Int(root.number)]
     if open >= 0 {
       let group = groups + Int(open)
-      let offset = i.immediate + group.pointee.added
+      let offset = i.immediate + root.distance - group.pointee.distance
       let low = min(group.pointee.low, offset)
       let high = max(group.pointee.high, offset + access.width)
       if high - low <= Self.largestSpan {
@@ -67,8 +90,9 @@ extension BlockTranslator {
     }
     (groups + groupCount).initialize(
       to: AccessGroup(
-        base: i.rs1, isStore: access.isStore, low: i.immediate, high: i.immediate + access.width, at: index))
-    openGroups[Int(i.rs1)] = Int16(groupCount)
+        base: i.rs1, isStore: access.isStore, low: i.immediate, high: i.immediate + access.width,
+        distance: root.distance, at: index))
+    openGroups[Int(root.number)] = Int16(groupCount)
     steps[index].group = Int16(groupCount)
     steps[index].groupOffset = i.immediate
     groupCount += 1
@@ -115,7 +139,6 @@ extension BlockTranslator {
     let base = located(group.base)
     let isRelative = base != nil
     groups[Int(step.group)].isRelative = isRelative
-    if isRelative { locked |= 1 << UInt32(group.base) }
     if let base {
       if low != 0 { assembler.loadAddress(.rax, HostAddress(base, low)) } else { assembler.move(.rax, base) }
     } else {
@@ -139,7 +162,7 @@ extension BlockTranslator {
   }
 
   /// Leaves the place of the entry for a guest address in rcx.
-  private mutating func emitEntry(of address: HostRegister, _ entries: HostAddress) {
+  mutating func emitEntry(of address: HostRegister, _ entries: HostAddress) {
     assembler.rotateRight(.rcx, address, by: 8, .long)
     assembler.arithmetic(.and, .rcx, immediate: Int32(TranslationCache.indexMask) << 4, .long)
     assembler.arithmetic(.add, .rcx, entries)
@@ -165,6 +188,7 @@ extension BlockTranslator {
   /// The host address of a plain access: in its group, or by a look-up of its own.
   private mutating func locate(_ step: Step, isStore: Bool, widthShift: UInt8) -> Location {
     let i = step.instruction
+    if countsDown, step.loopAccess >= 0 { return locateInLoop(step) }
     if step.group >= 0 {
       if groups[Int(step.group)].first == current { emitGroup(step, groups[Int(step.group)]) }
       let group = groups[Int(step.group)]
@@ -175,14 +199,12 @@ extension BlockTranslator {
       }
       loadedGroup = step.group
       if group.isRelative {
-        // Only the interpreter's help may have taken it from its place.
-        let base = located(group.base) ?? .rcx
-        if base == .rcx {
-          assembler.load(.rcx, StateLayout.integer(group.base))
-          held = nil
-          return Location(place: HostAddress(.rdx, index: base, Int32(i.immediate)), missing: nil, free: .rax)
+        if let base = located(i.rs1) {
+          return Location(place: HostAddress(.rdx, index: base, Int32(i.immediate)), missing: nil, free: .rcx)
         }
-        return Location(place: HostAddress(.rdx, index: base, Int32(i.immediate)), missing: nil, free: .rcx)
+        assembler.load(.rcx, StateLayout.integer(i.rs1))
+        held = nil
+        return Location(place: HostAddress(.rdx, index: .rcx, Int32(i.immediate)), missing: nil, free: .rax)
       }
       return Location(place: HostAddress(.rdx, Int32(step.groupOffset - group.low)), missing: nil, free: .rcx)
     }
@@ -208,6 +230,26 @@ extension BlockTranslator {
     assembler.arithmetic(.add, .rax, HostAddress(.rcx, 0))
     assembler.arithmetic(.add, .rax, HostAddress(.rcx, 8))
     return Location(place: HostAddress(.rax), missing: missing, free: .rcx)
+  }
+
+  /// The host address of an access that was looked up before the loop.
+  private mutating func locateInLoop(_ step: Step) -> Location {
+    let i = step.instruction
+    let keeps = keepsAddend
+    let addend = keeps ? HostRegister.rdx : .rcx
+    if !keeps || loadedAddend != step.loopAccess {
+      assembler.load(addend, StateLayout.loopAddend(Int(step.loopAccess)))
+      loadedAddend = step.loopAccess
+    }
+    if let base = located(i.rs1) {
+      return Location(place: HostAddress(addend, index: base, Int32(i.immediate)), missing: nil, free: .rax)
+    }
+    if keeps {
+      assembler.load(.rcx, StateLayout.integer(i.rs1))
+      return Location(place: HostAddress(.rdx, index: .rcx, Int32(i.immediate)), missing: nil, free: .rax)
+    }
+    assembler.arithmetic(.add, .rcx, StateLayout.integer(i.rs1))
+    return Location(place: HostAddress(.rcx, Int32(i.immediate)), missing: nil, free: .rax)
   }
 
   mutating func emitLoad(_ step: Step, _ widthShift: UInt8, isSigned: Bool) {

@@ -112,7 +112,6 @@ extension BlockTranslator {
     registers = .canonical
     snapshotCount = 0
     pending = RegisterMap.none
-    locked = 0
   }
 
   /// The registers of a loop of one block: those that it uses most.
@@ -170,7 +169,8 @@ extension BlockTranslator {
 
   private mutating func placeSource(_ register: UInt8, isTarget: Bool) {
     let next = event(register, from: current + 1)
-    guard next < Self.lastEvent, let place = makeRoom(for: register, next) else { return }
+    // What a loop reads once a turn may as well stay in memory.
+    guard next < Event(stepCount), let place = makeRoom(for: register, next) else { return }
     if held == register {
       held = nil
       assembler.move(HostRegister(place), .rax)
@@ -191,7 +191,7 @@ extension BlockTranslator {
       let place = places[index]
       let occupant = registers.guests[Int(place)]
       if occupant == RegisterMap.none { return place }
-      if occupant < 32, (stepLocked | locked) & 1 << UInt32(occupant) != 0 { continue }
+      if occupant < 32, stepLocked & 1 << UInt32(occupant) != 0 { continue }
       let event = event(occupant, from: current)
       if event == Self.overwritten {
         registers.remove(occupant)
@@ -199,11 +199,13 @@ extension BlockTranslator {
       }
       // It has to be stored and loaded again; but what doesn't belong here has to be stored once in any case.
       let isHome = RegisterMap.home(occupant) == place
+      // A loop's next turn wants it back.
+      let isLoops = loop != nil && loop!.map.guests[Int(place)] == occupant
       var cost = registers.isDirty(occupant) && (isHome || event < Self.lastEvent) ? 1 : 0
       if event < Self.lastEvent {
         if event <= next { continue }
         cost += 1
-      } else if isHome, event == Self.untouched {
+      } else if isHome && event == Self.untouched || isLoops {
         cost += 1
       }
       if cost < bestCost || cost == bestCost && event > bestNext {
@@ -247,13 +249,36 @@ extension BlockTranslator {
 
   /// Notes where the registers are, for what is postponed from now on.
   mutating func takeSnapshot() {
-    (snapshots + snapshotCount).initialize(to: (registers, pending))
+    (snapshots + snapshotCount).initialize(to: (registers, pending, countsDown))
     snapshotCount += 1
   }
 
-  mutating func emitCanonical(_ snapshot: Int) {
-    assembler.convert(snapshots[snapshot].map, to: .canonical, pending: snapshots[snapshot].pending)
+  /// Makes the state what it is at a block's borders, where `unextended` registers need their signs. Clobbers rcx.
+  mutating func emitCanonical(_ snapshot: Int, _ unextended: UInt32) {
+    var (map, pending, countsDown) = snapshots[snapshot]
+    var rest = unextended
+    while rest != 0 {
+      let register = UInt8(rest.trailingZeroBitCount)
+      rest &= rest - 1
+      if let host = map.host(register), register != pending {
+        assembler.signExtend32(host, host)
+        map.dirty |= 1 << UInt64(register)
+      } else {
+        assembler.signExtend32(.rcx, StateLayout.integer(register))
+        assembler.store(StateLayout.integer(register), .rcx)
+      }
+    }
+    assembler.convert(map, to: .canonical, pending: pending)
+    if countsDown { assembler.arithmetic(.add, PinnedRegisters.remaining, StateLayout.loopRest) }
   }
 
-  mutating func emitRestore(_ snapshot: Int) { assembler.restore(snapshots[snapshot].map) }
+  /// Undoes `emitCanonical` after a call of a slow path.
+  mutating func emitRestore(_ snapshot: Int) {
+    let (map, _, countsDown) = snapshots[snapshot]
+    if countsDown {
+      assembler.arithmetic(.sub, PinnedRegisters.remaining, StateLayout.loopRest)
+      if map.host(RegisterMap.remaining) == nil { assembler.store(StateLayout.remaining, PinnedRegisters.remaining) }
+    }
+    assembler.restore(map)
+  }
 }

@@ -46,6 +46,11 @@ enum StateLayout {
   static func groupSlot(_ index: Int) -> HostAddress { HostAddress(.rbp, groupSlots + 8 * Int32(index)) }
   static let keptGroup = groupSlot(groupSlotCount)
 
+  static let loopRest = HostAddress(.rbp, displacement(\.loopRest))
+  private static let loopAddends = displacement(\.loopAddends)
+  static let loopAddendCount = 8
+  static func loopAddend(_ index: Int) -> HostAddress { HostAddress(.rbp, loopAddends + 8 * Int32(index)) }
+
   static let hostToPhysical = HostAddress(.rbp, displacement(\.hostToPhysical))
   static let reservedAddress = HostAddress(.rbp, displacement(\.reservedAddress))
   static let reservedValue = HostAddress(.rbp, displacement(\.reservedValue))

@@ -217,7 +217,8 @@ package final class Translator: ExecutionEngine {
   package var metrics: TranslationMetrics {
     TranslationMetrics(
       blocks: block.translatedBlocks, instructions: block.translatedInstructions,
-      codeBytes: (block.assembler.cursor - code.writable) + (block.behind - firstBehind), codeLimit: code.count, flushes: flushCount,
+      codeBytes: (block.assembler.cursor - code.writable) + (block.behind - firstBehind), codeLimit: code.count,
+      flushes: flushCount,
       pages: pages.count, pageBytes: pages.count * PageTranslations.byteCount,
       forgottenPages: Int(forgottenPages), entries: entryCount)
   }

@@ -84,19 +84,4 @@ extension BlockTranslator {
   mutating func extendAll() {
     while unextended != 0 { extend(UInt8(unextended.trailingZeroBitCount)) }
   }
-
-  /// Extends registers behind the block, where they live at its borders and no other may be changed.
-  mutating func extendInPlace(_ registers: UInt32) {
-    var rest = registers
-    while rest != 0 {
-      let register = UInt8(rest.trailingZeroBitCount)
-      rest &= rest - 1
-      if let host = PinnedRegisters.host(register) {
-        assembler.signExtend32(host, host)
-      } else {
-        assembler.shift(.left, StateLayout.integer(register), by: 32)
-        assembler.shift(.rightSigned, StateLayout.integer(register), by: 32)
-      }
-    }
-  }
 }

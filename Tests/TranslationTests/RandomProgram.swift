@@ -99,7 +99,12 @@ struct RandomProgram {
   private mutating func appendRandom(room: Int) {
     switch Int.random(in: -12..<100, using: &generator) {
     case -12 ..< -7: appendRotation()
-    case -7 ..< -3: appendExtension()
+    case -7 ..< -5: appendExtension()
+    case -5 ..< -3:
+      // A carry, or nearly one.
+      let (left, right, sum) = (source(), source(), destination())
+      append(.add, rd: sum, rs1: left, rs2: right)
+      append(.sltu, rd: destination(), rs1: sum, rs2: Bool.random(using: &generator) ? left : right)
     case -3..<0:
       guard room > 60 else { return }
       appendLoop()
@@ -207,6 +212,11 @@ struct RandomProgram {
     append(.addi, rd: register, rs1: 0, immediate: Int64.random(in: 1...6, using: &generator))
     counter = register
     let start = words.count
+    let isLong = Int.random(in: 0..<3, using: &generator) == 0
+    if isLong {
+      // Pointers that move by each turn, over the ends of pages, and back again behind the loop.
+      return appendStream(register)
+    }
     for _ in 0..<Int.random(in: 1...30, using: &generator) {
       if Int.random(in: 0..<6, using: &generator) == 0 {
         appendAccess(
@@ -218,6 +228,34 @@ struct RandomProgram {
     append(.addi, rd: register, rs1: register, immediate: -1)
     append(.bne, rs1: register, rs2: 0, immediate: Int64(start - words.count) * 4)
     counter = nil
+  }
+
+  private mutating func appendStream(_ register: UInt8) {
+    let turns = Int64.random(in: 1...200, using: &generator)
+    append(.addi, rd: register, rs1: 0, immediate: turns)
+    let start = words.count
+    var moved: [UInt8: Int64] = [:]
+    for base in Self.bases.shuffled(using: &generator).prefix(Int.random(in: 1...3, using: &generator)) {
+      for _ in 0..<Int.random(in: 1...3, using: &generator) {
+        appendAccess(base: base, Int64.random(in: -20...20, using: &generator) * 8)
+        if Int.random(in: 0..<3, using: &generator) == 0 { appendComputation() }
+        if Int.random(in: 0..<6, using: &generator) == 0 {
+          append(.bne, rs1: source(), rs2: source(), immediate: 8)
+          appendComputation(.xor, roundingMode: 0)
+        }
+      }
+      let stride = ([8, 8, 1, 24, -8, -16, 0] as [Int64]).randomElement(using: &generator)!
+      if stride != 0 { append(.addi, rd: base, rs1: base, immediate: stride) }
+      moved[base] = stride * turns
+    }
+    append(.addi, rd: register, rs1: register, immediate: -1)
+    append(.bne, rs1: register, rs2: 0, immediate: Int64(start - words.count) * 4)
+    counter = nil
+    for (base, distance) in moved.sorted(by: { $0.key < $1.key }) {
+      append(.lui, rd: register, immediate: Int64(Int32(truncatingIfNeeded: (distance + 2048) & ~4095)))
+      append(.addi, rd: register, rs1: register, immediate: distance - ((distance + 2048) & ~4095))
+      append(.sub, rd: base, rs1: base, rs2: register)
+    }
   }
 
   private mutating func appendComputation(_ operation: RISCV.Operation, roundingMode: UInt8) {
@@ -244,6 +282,13 @@ struct RandomProgram {
   }
 
   private mutating func appendAccess(base: UInt8, _ immediate: Int64) {
+    if Int.random(in: 0..<4, using: &generator) == 0 {
+      // Off a register that is a known distance from the base.
+      let near = destination()
+      let distance = Int64.random(in: -40...40, using: &generator) * 8
+      append(.addi, rd: near, rs1: base, immediate: distance)
+      return appendAccess(base: near, immediate - distance)
+    }
     if Int.random(in: 0..<20, using: &generator) == 0 { return append(.cbo_zero, rs1: base) }
     let operation = Self.accessing.randomElement(using: &generator)!
     append(

@@ -159,6 +159,12 @@ struct Assembler {
     op(0xC7, width, 0, target)
     long(value)
   }
+  /// mov of zero, which leaves the flags alone.
+  mutating func clearKeepingFlags(_ target: HostRegister) {
+    rex(false, 0, 0, target.number)
+    byte(0xB8 | target.number & 7)
+    long(0)
+  }
   /// The shortest form for a constant.
   mutating func moveImmediate(_ target: HostRegister, _ value: UInt64) {
     if value == 0 {
@@ -209,7 +215,7 @@ struct Assembler {
   // MARK: integer arithmetic
 
   /// add, or, and, sub, xor, cmp by their number in the opcode.
-  enum Arithmetic: UInt8 { case add = 0, or = 1, and = 4, sub = 5, xor = 6, compare = 7 }
+  enum Arithmetic: UInt8 { case add = 0, or = 1, addWithCarry = 2, and = 4, sub = 5, xor = 6, compare = 7 }
 
   mutating func arithmetic(
     _ operation: Arithmetic, _ target: HostRegister, _ source: HostRegister, _ width: HostWidth = .quad
@@ -262,6 +268,10 @@ struct Assembler {
   }
   /// rdx:rax = rax * source.
   mutating func multiplyWide(_ source: HostRegister, signed: Bool) { op(0xF7, .quad, signed ? 5 : 4, source) }
+  /// mulx (BMI2): high and low half of rdx * source; `high` wins where they are the same register.
+  mutating func multiplyHigh(_ high: HostRegister, low: HostRegister, _ source: HostRegister) {
+    vex(2, 3, wide: true, 0xF6, high.number, low.number, source.number)
+  }
   /// rax, rdx = rdx:rax / source, remainder.
   mutating func divide(_ source: HostRegister, signed: Bool, _ width: HostWidth) {
     op(0xF7, width, signed ? 7 : 6, source)
