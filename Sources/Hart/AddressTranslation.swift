@@ -185,7 +185,7 @@ extension Hart {
     let satp = state.pointee.satp >> 60 == 0 ? 0 : state.pointee.satp
     let data = dataPrivilege
     let flags =
-      (status & MachineStatus.sum != 0 ? UInt64(4) : 0) | (status & MachineStatus.mxr != 0 ? UInt64(8) : 0)
+      (status & MachineStatus.sum != 0 ? TranslationKey.sum : 0) | (status & MachineStatus.mxr != 0 ? UInt64(8) : 0)
     let dataKey =
       data == .machine
       ? TranslationKey(satp: 0, mode: 3) : TranslationKey(satp: satp, mode: UInt64(data.rawValue) | flags)
@@ -193,10 +193,20 @@ extension Hart {
     translations.touch(dataContext)
     translations.touch(fetchContext)
     if dataKey != dataContext.pointee.key {
-      dataContext = translations.context(for: dataKey)
-      state.pointee.readEntries = dataContext.pointee.read
+      let before = dataContext
+      let context = translations.context(for: dataKey)
+      dataContext = context
+      state.pointee.readEntries = context.pointee.read
       useWriteEntries()
+      let other = before.pointee.key
+      if other.satp == dataKey.satp, other.mode == dataKey.mode ^ TranslationKey.sum, before.pointee.partner == nil,
+        context.pointee.partner == nil
+      {
+        before.pointee.partner = context
+        context.pointee.partner = before
+      }
     }
+    state.pointee.alternateContext = dataContext.pointee.partner.map { UnsafeMutableRawPointer($0) }
     // SUM and MXR don't matter to fetches; sharing the data context's key where the privilege agrees saves contexts.
     let privilege = state.pointee.privilege
     let fetchKey =

@@ -50,7 +50,10 @@ public final class Hart: @unchecked Sendable {
   package let decoder: Decoder
   let highestTranslationMode: UInt64
   var translations: TranslationCache
-  var dataContext: UnsafeMutablePointer<TranslationCache.Context>
+  var dataContext: UnsafeMutablePointer<TranslationCache.Context> {
+    get { state.pointee.dataContext.assumingMemoryBound(to: TranslationCache.Context.self) }
+    set { state.pointee.dataContext = UnsafeMutableRawPointer(newValue) }
+  }
   var fetchContext: UnsafeMutablePointer<TranslationCache.Context>
   var codePages: CodePages
   /// Number of instruction fences so far.
@@ -122,13 +125,13 @@ public final class Hart: @unchecked Sendable {
     highestTranslationMode = UInt64((configuration.virtualAddressBits - 39) / 9 + 8)
     translations = TranslationCache()
     let bare = translations.context(for: TranslationKey(satp: 0, mode: 3))
-    dataContext = bare
     fetchContext = bare
     codePages = CodePages()
     state = .allocate(capacity: 1)
     state.initialize(
       to: HartState(
-        readEntries: bare.pointee.read, writeEntries: bare.pointee.write, fetchEntries: bare.pointee.fetch))
+        readEntries: bare.pointee.read, writeEntries: bare.pointee.write, fetchEntries: bare.pointee.fetch,
+        dataContext: UnsafeMutableRawPointer(bare)))
     x = UnsafeMutableRawPointer(state).advanced(by: MemoryLayout<HartState>.offset(of: \.x)!)
       .assumingMemoryBound(to: UInt64.self)
     lines = UnsafeMutableRawPointer(state).advanced(by: MemoryLayout<HartState>.offset(of: \.lines)!)
@@ -153,7 +156,7 @@ public final class Hart: @unchecked Sendable {
   public func reset() {
     state.pointee = HartState(
       readEntries: state.pointee.readEntries, writeEntries: state.pointee.writeEntries,
-      fetchEntries: state.pointee.fetchEntries)
+      fetchEntries: state.pointee.fetchEntries, dataContext: state.pointee.dataContext)
     translations.clearAll()
     fenceInstructions()
     hasMemoryProtection = false

@@ -18,6 +18,10 @@ package struct HartState {
   package var readEntries: UnsafeMutablePointer<TranslationEntry>
   package var writeEntries: UnsafeMutablePointer<TranslationEntry>
   package var fetchEntries: UnsafeMutablePointer<FetchEntry>
+  /// The `TranslationCache.Context` of the present loads and stores, and the one that holds when SUM changes; nil: not
+  /// known. S-mode code that generated code has been made of changes between them.
+  package var dataContext: UnsafeMutableRawPointer
+  package var alternateContext: UnsafeMutableRawPointer?
 
   /// Instructions retired since the machine was new.
   package var retired: UInt64 = 0

@@ -31,6 +31,8 @@ struct TranslationKey: Equatable {
   var mode: UInt64
 
   var asid: UInt64 { satp >> 44 & 0xFFFF }
+
+  static let sum: UInt64 = 4
 }
 
 /// Remembered translations of several contexts (address space, privilege, SUM, MXR), so that a switch between them
@@ -58,7 +60,7 @@ package struct TranslationCache {
     entryCount + Int((address >> 12 ^ address >> 24) & UInt64(secondCount - 1))
   }
 
-  struct Context {
+  package struct Context {
     var key: TranslationKey
     var lastUse: UInt64
     var isValid: Bool
@@ -66,12 +68,14 @@ package struct TranslationCache {
     /// for such a page stands in many entries. `mask` 0: none.
     var largeLow: (base: UInt64, mask: UInt64)
     var largeHigh: (base: UInt64, mask: UInt64)
-    let read: UnsafeMutablePointer<TranslationEntry>
-    let write: UnsafeMutablePointer<TranslationEntry>
+    package let read: UnsafeMutablePointer<TranslationEntry>
+    package let write: UnsafeMutablePointer<TranslationEntry>
     let fetch: UnsafeMutablePointer<FetchEntry>
     /// The pages remembered since the context was last empty.
     var pages: PageLog
     var fetchPages: PageLog
+    /// The context whose key has the other SUM, as long as both have these keys.
+    var partner: UnsafeMutablePointer<Context>?
   }
 
   /// A list of page addresses, that few entries are emptied one by one. It overflows into "any".
@@ -116,7 +120,7 @@ package struct TranslationCache {
       (contexts + index).initialize(
         to: Context(
           key: TranslationKey(satp: 0, mode: ~0), lastUse: 0, isValid: false, largeLow: (0, 0), largeHigh: (0, 0),
-          read: read, write: write, fetch: fetch, pages: PageLog(), fetchPages: PageLog()))
+          read: read, write: write, fetch: fetch, pages: PageLog(), fetchPages: PageLog(), partner: nil))
     }
   }
 
@@ -152,6 +156,8 @@ package struct TranslationCache {
       oldest.pointee.write.initialize(from: emptyEntries, count: Self.totalCount)
       oldest.pointee.fetch.initialize(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
     }
+    oldest.pointee.partner?.pointee.partner = nil
+    oldest.pointee.partner = nil
     oldest.pointee.key = key
     oldest.pointee.isValid = true
     oldest.pointee.lastUse = useCounter

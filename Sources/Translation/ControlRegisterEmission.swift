@@ -69,8 +69,9 @@ extension BlockTranslator {
     assembler.arithmetic(.or, .rax, .rcx)
   }
 
-  /// Changes of sstatus after which the same translations are valid, no interrupt can be taken that couldn't before, and
-  /// floating point isn't switched off while its registers are in use.
+  /// Changes of sstatus after which no interrupt can be taken that couldn't before, floating point isn't switched off
+  /// while its registers are in use, and the same translations are valid, or those of the context known for the other
+  /// SUM.
   private mutating func emitStatusChange(_ step: Step) {
     let i = step.instruction
     let miss = emitPrivilegeCheck()
@@ -85,7 +86,7 @@ extension BlockTranslator {
     default: assembler.arithmetic(.and, .rcx, .rax, .long)
     }
     assembler.arithmetic(.and, .rcx, immediate: Int32(MachineStatus.supervisorWritable), .long)
-    assembler.test(.rcx, immediate: Int32(MachineStatus.sum | MachineStatus.mxr | MachineStatus.fs), .long)
+    assembler.test(.rcx, immediate: Int32(MachineStatus.mxr | MachineStatus.fs), .long)
     misses.append(assembler.jump(if: .notEqual))
     // SIE set: only while nothing waits for it.
     assembler.test(.rcx, immediate: Int32(MachineStatus.sie), .long)
@@ -98,6 +99,23 @@ extension BlockTranslator {
     misses.append(assembler.jump(if: .notEqual))
     assembler.fillHere(unchanged)
     assembler.fillHere(cleared)
+    assembler.test(.rcx, immediate: Int32(MachineStatus.sum), .long)
+    let sameUserAccess = assembler.jump(if: .equal)
+    assembler.compare8(StateLayout.privilege, immediate: Privilege.supervisor.rawValue)
+    misses.append(assembler.jump(if: .notEqual))
+    assembler.load(.rax, StateLayout.alternateContext)
+    assembler.test(.rax, .rax)
+    misses.append(assembler.jump(if: .equal))
+    assembler.store(StateLayout.slowValue, .rcx)
+    assembler.load(.rcx, StateLayout.dataContext)
+    assembler.store(StateLayout.alternateContext, .rcx)
+    assembler.store(StateLayout.dataContext, .rax)
+    assembler.load(.rcx, HostAddress(.rax, StateLayout.contextRead))
+    assembler.store(StateLayout.readEntries, .rcx)
+    assembler.load(.rcx, HostAddress(.rax, StateLayout.contextWrite))
+    assembler.store(StateLayout.writeEntries, .rcx)
+    assembler.load(.rcx, StateLayout.slowValue)
+    assembler.fillHere(sameUserAccess)
     if i.rd != 0 {
       assembler.store(StateLayout.slowValue, .rcx)
       emitSupervisorStatus()

@@ -25,8 +25,13 @@ extension BlockTranslator {
   /// Finds out which accesses of the trace, which is a loop, can be looked up before it.
   mutating func planLoopAccesses() {
     loopAccessCount = 0
-    for index in 0..<stepCount { steps[index].loopAccess = -1 }
     guard stepCount <= Self.maximumLength else { return }
+    for index in 0..<stepCount {
+      steps[index].loopAccess = -1
+      // What may change what may be accessed.
+      let effects = steps[index].effects
+      if effects.contains(.endsBlock), !effects.contains(.branches) { return }
+    }
     // What a turn adds to registers that keep the same root.
     var roots = Roots()
     for index in 0..<stepCount { roots.follow(steps[index]) }

@@ -156,6 +156,12 @@ struct RandomProgram {
       appendComputation(.xor, roundingMode: 0)
       append(.jalr, rd: 0, rs1: 1)
     default:
+      if Bool.random(using: &generator) {
+        // SUM of sstatus.
+        append(.lui, rd: 27, immediate: 1 << 18)
+        let operation = ([.csrrs, .csrrc] as [RISCV.Operation]).randomElement(using: &generator)!
+        return append(operation, rd: destination(), rs1: 27, immediate: 0x100)
+      }
       let csrs: [Int64] = [0x001, 0x003, 0x340, 0xB02]
       let isWrite = Bool.random(using: &generator)
       append(
