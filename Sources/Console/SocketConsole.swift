@@ -7,7 +7,8 @@ import Synchronization
 /// is thrown away. A client that reads slowly makes the guest wait; one that reads nothing for 5 seconds while 1 MiB is
 /// pending is disconnected.
 public final class SocketConsole: ConsoleBackend {
-  private static let patience: TimeInterval = 5
+  /// Seconds that a client may read nothing.
+  private let patience: TimeInterval
   /// Bytes of input read ahead of the guest; further ones wait in the socket.
   private static let mostPending = 64 << 10
 
@@ -24,7 +25,10 @@ public final class SocketConsole: ConsoleBackend {
   private var pending = PendingInput()
   private var deliver: ((UnsafeRawBufferPointer) -> Int)?
 
-  public init(path: String) { self.path = path }
+  public init(path: String, patience: TimeInterval = 5) {
+    self.path = path
+    self.patience = patience
+  }
 
   deinit {
     if client >= 0 { close(client) }
@@ -166,7 +170,7 @@ public final class SocketConsole: ConsoleBackend {
   private func writeBeside(_ loop: EventLoop, _ bytes: UnsafeRawBufferPointer) {
     var last: UInt64?
     var wasWarned = false
-    let wasEmpty = queue.append(bytes, interval: SocketConsole.patience) { departed in
+    let wasEmpty = queue.append(bytes, interval: patience) { departed in
       // Asked for here too: the queue may have been full all along.
       loop.perform { [weak self] in self?.flush() }
       if departed == last {
@@ -191,7 +195,7 @@ public final class SocketConsole: ConsoleBackend {
 
   private func waitAndFlush() {
     var descriptor = pollfd(fd: client, events: Int16(POLLOUT), revents: 0)
-    if poll(&descriptor, 1, Int32(SocketConsole.patience * 1000)) == 0 { disconnect() } else { flush() }
+    if poll(&descriptor, 1, Int32(patience * 1000)) == 0 { disconnect() } else { flush() }
   }
 
   public func stop() {
