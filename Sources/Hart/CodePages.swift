@@ -155,6 +155,16 @@ extension Hart {
   /// Finds the decoded page for the instruction at `pc` and remembers it. Nil: a trap was raised.
   @inline(never)
   package func fetchPage(_ pc: UInt64) -> UnsafeMutablePointer<CodePage>? {
+    let known = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
+    if known.pointee.unfencedTag == pc & TranslationCache.pageMask, let page = known.pointee.page,
+      page.pointee.epoch == codeEpoch || refresh(page)
+    {
+      isFetchConfined = false
+      known.pointee.tag = known.pointee.unfencedTag
+      known.pointee.unfencedTag = ~0
+      known.pointee.entryPoints = page.pointee.entryPoints ?? absentEntryPoints
+      return page
+    }
     guard let translation = physicalAddress(pc, size: 2, .fetch) else { return nil }
     let physical = translation.physical & TranslationCache.pageMask
     guard let page = codePage(physical) else {

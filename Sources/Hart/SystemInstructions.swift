@@ -106,7 +106,7 @@ extension Hart {
   /// FENCE.I: decoded pages are looked at again before their next use.
   func fenceInstructions() {
     codeEpoch &+= 1
-    translations.clearFetch()
+    translations.fenceFetch()
   }
 
   private func afterReturn() -> SystemOutcome { deliverableInterrupts() != 0 ? .leave : .jump }

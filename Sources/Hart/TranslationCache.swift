@@ -14,8 +14,9 @@ package struct FetchEntry {
   package var page: UnsafeMutablePointer<CodePage>?
   /// Where generated code for the page's instructions is, by half-word; see `CodePage.entryPoints`. Nil: not looked at.
   package var entryPoints: UnsafeMutablePointer<UInt32>?
-  /// Makes an entry 32 bytes, so that its place is a shift away.
-  private var unused: UInt64 = 0
+  /// The virtual address of the page, where only a FENCE.I has come since: the translation is valid still, and the code
+  /// must be compared with memory before its next use. All ones: nothing is known.
+  var unfencedTag: UInt64 = ~0
 
   init(tag: UInt64, page: UnsafeMutablePointer<CodePage>?) {
     self.tag = tag
@@ -199,9 +200,30 @@ package struct TranslationCache {
     }
   }
 
-  /// Forgets the fetch translations of all contexts (FENCE.I: the code behind them must be looked at again).
+  /// Forgets the fetch translations of all contexts.
   func clearFetch() {
     for index in 0..<Self.contextCount where contexts[index].isValid { clearFetch(contexts + index) }
+  }
+
+  /// Has the code behind the fetch translations of all contexts looked at again before its next use (FENCE.I).
+  func fenceFetch() {
+    for index in 0..<Self.contextCount where contexts[index].isValid {
+      let context = contexts + index
+      if context.pointee.fetchPages.isAny {
+        for slot in 0..<Self.fetchEntryCount { Self.fence(context.pointee.fetch + slot) }
+      } else {
+        for index in 0..<context.pointee.fetchPages.count {
+          Self.fence(context.pointee.fetch + Int(context.pointee.fetchPages[index] >> 12 & Self.fetchIndexMask))
+        }
+      }
+    }
+  }
+
+  @inline(__always)
+  private static func fence(_ entry: UnsafeMutablePointer<FetchEntry>) {
+    if entry.pointee.tag == ~0 { return }
+    entry.pointee.unfencedTag = entry.pointee.tag
+    entry.pointee.tag = ~0
   }
 
   private func clearFetch(_ context: UnsafeMutablePointer<Context>) {
@@ -209,7 +231,9 @@ package struct TranslationCache {
       context.pointee.fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
     } else {
       for index in 0..<context.pointee.fetchPages.count {
-        context.pointee.fetch[Int(context.pointee.fetchPages[index] >> 12 & Self.fetchIndexMask)].tag = ~0
+        let entry = context.pointee.fetch + Int(context.pointee.fetchPages[index] >> 12 & Self.fetchIndexMask)
+        entry.pointee.tag = ~0
+        entry.pointee.unfencedTag = ~0
       }
     }
     context.pointee.fetchPages.empty()
@@ -236,6 +260,7 @@ package struct TranslationCache {
       if context.pointee.write[second].tag == tag { context.pointee.write[second].tag = ~0 }
       let fetchSlot = Int(address >> 12 & Self.fetchIndexMask)
       if context.pointee.fetch[fetchSlot].tag == tag { context.pointee.fetch[fetchSlot].tag = ~0 }
+      if context.pointee.fetch[fetchSlot].unfencedTag == tag { context.pointee.fetch[fetchSlot].unfencedTag = ~0 }
     }
   }
 

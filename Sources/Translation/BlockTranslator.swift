@@ -15,8 +15,8 @@ struct BlockTranslator {
   private(set) var behind: UnsafeMutablePointer<UInt8>
 
   /// An upper bound of a block's code and of what stands behind it, bytes.
-  static let largestBlock = 256 << 10
-  /// Guest instructions in a block at most; of one that has no branches.
+  static let largestBlock = 384 << 10
+  /// Guest instructions in a block at most; in one that has only integer computation and accesses.
   static let maximumLength = 96
   static let maximumStraightLength = 320
   /// Of the values that registers in a block may have.
@@ -305,6 +305,8 @@ struct BlockTranslator {
       }
       if Self.isForInterpreter(instruction) { return .interpreter(offset) }
       (steps + stepCount).initialize(to: Step(instruction, offset: offset))
+      // What stands behind a block must fit: these have several ways out each.
+      if !steps[stepCount].effects.isDisjoint(with: [.usesFloatingPoint, .accessesCSR]) { limit = Self.maximumLength }
       stepCount += 1
       switch instruction.operation {
       case .jal:
