@@ -21,7 +21,7 @@ final class OutputQueue: @unchecked Sendable {
 
   /// Appends, in pieces where there isn't room at once. While there is none, `whileFull` is called (without the lock)
   /// after each wait of `interval`; it may make room itself. Bytes that find the queue closed or discarding are lost.
-  /// Returns whether the queue was empty before.
+  /// Returns whether the queue was empty before some of them came, so that whoever takes them may have to be told.
   @discardableResult
   func append(
     _ source: UnsafeRawBufferPointer, interval: TimeInterval = 1, whileFull: (_ departed: UInt64) -> Patience
@@ -29,11 +29,13 @@ final class OutputQueue: @unchecked Sendable {
     var rest = source
     condition.lock()
     defer { condition.unlock() }
-    let wasEmpty = bytes.isEmpty
+    var wasEmpty = bytes.isEmpty
     while !rest.isEmpty {
       if isClosed || isDiscarding { return false }
       let room = min(rest.count, capacity - bytes.count)
       if room > 0 {
+        // All may have left while this waited for room.
+        if bytes.isEmpty { wasEmpty = true }
         bytes.append(contentsOf: rest[..<room])
         rest = UnsafeRawBufferPointer(rebasing: rest[room...])
         if takerWaits { condition.broadcast() }
