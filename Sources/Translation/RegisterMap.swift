@@ -8,14 +8,15 @@ struct RegisterMap {
   /// Guest registers whose place in memory isn't up to date, a bit each.
   var dirty: UInt64 = 0
 
-  /// It is as `canonical` (apart from what is dirty). Only set where this costs nothing to know.
+  /// It is as `canonical` (apart from what is dirty). Only set while nothing has moved.
   private(set) var isCanonical = false
 
   static let none: UInt8 = 255
   /// Stands for the count of instructions that are left, which can make room as a guest register can.
   static let remaining: UInt8 = 32
 
-  /// The host registers that guest registers may live in. The last is an access group's where a block has one.
+  /// The host registers that guest registers may live in: those of `PinnedRegisters.all`, that of the count, and rdx,
+  /// which is an access group's where a block has one.
   static var places: InlineArray<12, UInt8> {
     @inline(__always) get { [12, 3, 6, 13, 7, 8, 9, 10, 11, 14, 15, 2] }
   }
