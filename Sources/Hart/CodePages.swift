@@ -35,6 +35,8 @@ enum SlotKind {
 /// is compared with its source only at its first use after one.
 package struct CodePage {
   package static let slotCount = 2048
+  /// Where an instruction begins that may end in the next page.
+  package static let lastHalf = 4094
   package var physical: UInt64
   /// The hart's fence count at which the page agreed with memory.
   var epoch: UInt64

@@ -728,7 +728,7 @@ extension Hart {
             pc = here
             continue outer
           case SlotKind.straddling:
-            let firstHalf = codePage.pointee.source.loadUnaligned(fromByteOffset: 4094, as: UInt16.self)
+            let firstHalf = codePage.pointee.source.loadUnaligned(fromByteOffset: CodePage.lastHalf, as: UInt16.self)
             if decodeStraddling(here, firstHalf) {
               base = straddlingSlots
               cursor = base

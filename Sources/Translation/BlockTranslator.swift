@@ -190,11 +190,14 @@ struct BlockTranslator {
 
   /// Translates the block that begins at half-word `index` of `page`, and returns its address. A block whose accesses
   /// aren't grouped is for whoever asks for it; jumps don't find it.
+  ///
+  /// - Parameter nextHalf: for an instruction that begins with the page's last two bytes: its other half.
   mutating func translate(
-    _ page: UnsafeMutablePointer<CodePage>, _ translations: PageTranslations, _ index: Int, isGrouping: Bool = true
+    _ page: UnsafeMutablePointer<CodePage>, _ translations: PageTranslations, _ index: Int, isGrouping: Bool = true,
+    nextHalf: UInt16? = nil
   ) -> UInt32 {
     self.translations = translations
-    let end = trace(page, index * 2)
+    let end = trace(page, index * 2, nextHalf)
     groupCount = 0
     if isGrouping { planGroups() }
     if stepCount > 2 { simplify() }
@@ -209,6 +212,7 @@ struct BlockTranslator {
     map?.begin(at: assembler.here, page, offset: index * 2)
     current = 0
     beginRegisters()
+    if let nextHalf { emitCheck(nextHalf: nextHalf) }
     loop = nil
     countsDown = false
     loopAccessCount = 0
@@ -287,7 +291,7 @@ struct BlockTranslator {
   // MARK: the trace
 
   /// Decodes the trace that begins at `start`.
-  private mutating func trace(_ page: UnsafeMutablePointer<CodePage>, _ start: Int) -> End {
+  private mutating func trace(_ page: UnsafeMutablePointer<CodePage>, _ start: Int, _ nextHalf: UInt16?) -> End {
     let source = page.pointee.source
     var offset = start
     stepCount = 0
@@ -298,8 +302,13 @@ struct BlockTranslator {
       let half = source.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
       let instruction: Instruction
       if half & 3 == 3 {
-        if offset == 4094 { return .interpreter(offset) }
-        instruction = Self.decoder.decode(source.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+        if offset == CodePage.lastHalf {
+          // It depends on the next page, and has a block of its own.
+          guard stepCount == 0, let nextHalf else { return stepCount == 0 ? .interpreter(offset) : .next(offset) }
+          instruction = Self.decoder.decode(UInt32(half) | UInt32(nextHalf) << 16)
+        } else {
+          instruction = Self.decoder.decode(source.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+        }
       } else {
         instruction = Self.decoder.decode(UInt32(half))
       }
@@ -392,17 +401,36 @@ struct BlockTranslator {
     }
   }
 
+  /// Compares the begin of the next page with the half of an instruction that was found there. What is behind the page
+  /// may be another one for each process.
+  private mutating func emitCheck(nextHalf: UInt16) {
+    assembler.load(.rdx, StateLayout.pageBase)
+    assembler.arithmetic(.add, .rdx, immediate: 4096)
+    let missing = Self.emitFetchEntry(&assembler)
+    assembler.load(.rcx, HostAddress(.rcx, StateLayout.fetchPage))
+    assembler.load(.rcx, HostAddress(.rcx, StateLayout.pageSource))
+    assembler.zeroExtend16(.rcx, HostAddress(.rcx))
+    assembler.arithmetic(.compare, .rcx, immediate: Int32(nextHalf), .long)
+    let differing = assembler.jump(if: .notEqual)
+    postpone(.otherNextPage(missing, differing))
+  }
+
   /// Looks up the page whose address is in rdx among the remembered fetch translations; leaves the entry's address in
   /// rcx. Returns the jump that is taken where it isn't there.
-  private static func emitPageLookup(_ a: inout Assembler) -> Assembler.Patch {
+  private static func emitFetchEntry(_ a: inout Assembler) -> Assembler.Patch {
     a.move(.rcx, .rdx, .long)
     a.shift(.right, .rcx, by: 7, .long)
     a.arithmetic(.and, .rcx, immediate: Int32(TranslationCache.fetchIndexMask) << 5, .long)
     a.arithmetic(.add, .rcx, StateLayout.fetchEntries)
     a.arithmetic(.compare, .rdx, HostAddress(.rcx, 0))
-    let missing = a.jump(if: .notEqual)
+    return a.jump(if: .notEqual)
+  }
+
+  /// The same, and goes over to that page: its entry points' address is in rcx.
+  private static func emitPageLookup(_ a: inout Assembler) -> Assembler.Patch {
+    let missing = emitFetchEntry(&a)
     a.store(StateLayout.pageBase, .rdx)
-    a.load(.rcx, HostAddress(.rcx, 16))
+    a.load(.rcx, HostAddress(.rcx, StateLayout.fetchEntryPoints))
     return missing
   }
 
@@ -463,6 +491,8 @@ struct BlockTranslator {
   }
 
   enum Deferred {
+    /// The page behind isn't known, or its begin isn't the half of an instruction that it was; nothing is counted.
+    case otherNextPage(Assembler.Patch, Assembler.Patch)
     /// The block is entered with too few instructions left.
     case budget(Assembler.Patch)
     /// A loop has counted down: it looks its accesses up anew.
@@ -537,6 +567,10 @@ struct BlockTranslator {
 
   private mutating func emit(_ item: Deferred, _ unextended: UInt32, _ snapshot: Int) {
     switch item {
+    case .otherNextPage(let missing, let differing):
+      assembler.fillHere(missing)
+      assembler.fillHere(differing)
+      emitOffsetExit(CodePage.lastHalf, thunks.exitInterpretOne)
     case .budget(let patch):
       assembler.fillHere(patch)
       emitCanonical(snapshot, 0)

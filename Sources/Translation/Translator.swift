@@ -100,14 +100,15 @@ package final class Translator: ExecutionEngine {
       var target = translations.entryPoints[index]
       if target == UInt32(truncatingIfNeeded: thunks.exitDispatch) {
         let heat = translations.heat[index]
-        if heat < threshold - 1 {
-          translations.heat[index] = heat + 1
+        let nextHalf = nextHalf(page, index, base)
+        if heat < threshold - 1 || nextHalf.isUnknown {
+          if heat < threshold - 1 { translations.heat[index] = heat + 1 }
           interpret(hart, Int(remaining), &remaining, untilJump: true)
           if mustLeave(hart) { return }
           continue
         }
         if isFull { flush() }
-        target = block.translate(page, translations, index)
+        target = block.translate(page, translations, index, nextHalf: nextHalf.value)
         note(page, index, target)
       }
       state.pointee.remaining = remaining
@@ -128,6 +129,20 @@ package final class Translator: ExecutionEngine {
       }
       if reason != .dispatch, mustLeave(hart) { return }
     }
+  }
+
+  /// The second half of an instruction that begins with the last two bytes of the page at `base`; nil for any other
+  /// place. Unknown where the page behind hasn't been fetched from.
+  private func nextHalf(
+    _ page: UnsafeMutablePointer<CodePage>, _ index: Int, _ base: UInt64
+  ) -> (value: UInt16?, isUnknown: Bool) {
+    guard index * 2 == CodePage.lastHalf,
+      page.pointee.source.loadUnaligned(fromByteOffset: CodePage.lastHalf, as: UInt16.self) & 3 == 3
+    else { return (nil, false) }
+    let next = base &+ 4096
+    let entry = state.pointee.fetchEntries + Int(next >> 12 & TranslationCache.fetchIndexMask)
+    guard entry.pointee.tag == next, let page = entry.pointee.page else { return (nil, true) }
+    return (page.pointee.source.loadUnaligned(as: UInt16.self), false)
   }
 
   /// Translates the block at pc without access groups, and leads the jump there that came here for it.
