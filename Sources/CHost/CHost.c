@@ -40,6 +40,11 @@ void *chost_map_again(void *memory, size_t count, void *place) {
     return again == MAP_FAILED ? NULL : again;
 }
 
+void *chost_move_mapping(void *memory, size_t count, void *place) {
+    void *moved = mremap(memory, count, count, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+    return moved == MAP_FAILED ? NULL : moved;
+}
+
 int chost_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds) {
     struct timespec timeout = {nanoseconds / 1000000000, nanoseconds % 1000000000};
     return (int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, nanoseconds < 0 ? NULL : &timeout, NULL, 0);

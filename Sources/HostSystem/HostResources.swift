@@ -12,6 +12,10 @@ public enum HostResources {
   /// Memory, in bytes, that can be had now without swapping, within the control group's limit.
   public static var availableMemory: UInt64? { memory(fileSystemRoot: "").available }
 
+  /// Whether a program that asks for large pages (madvise(2), MADV_HUGEPAGE) gets them for memory of its own.
+  public static let hasLargePages = number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") == 2 << 20
+    && lines("/sys/kernel/mm/transparent_hugepage/enabled").first.map { !$0.contains("[never]") } == true
+
   /// Reads proc(5) meminfo and the control groups (kernel documentation, cgroup-v2, "Memory Interface Files") below
   /// `fileSystemRoot`.
   package static func memory(fileSystemRoot: String) -> (limit: UInt64?, available: UInt64?) {

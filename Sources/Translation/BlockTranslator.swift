@@ -9,6 +9,7 @@ import RISCV
 struct BlockTranslator {
   var assembler: Assembler
   let thunks: Thunks
+  private let code: CodeMemory
   private let absent: UInt32
 
   /// Where what stands behind blocks goes next, in the mapping that can be written.
@@ -149,7 +150,8 @@ struct BlockTranslator {
   /// The same for the next step.
   var nextHeld: UInt8?
 
-  init(_ assembler: Assembler, _ thunks: Thunks, behind: UnsafeMutablePointer<UInt8>) {
+  init(_ code: CodeMemory, _ assembler: Assembler, _ thunks: Thunks, behind: UnsafeMutablePointer<UInt8>) {
+    self.code = code
     self.behind = behind
     self.assembler = assembler
     self.thunks = thunks
@@ -388,7 +390,7 @@ struct BlockTranslator {
     while item != PageTranslations.none {
       let next = waiting[Int(item)].next
       if waiting[Int(item)].index == Int32(index) {
-        assembler.fill(waiting[Int(item)].patch, UInt(start))
+        code.lead(waiting[Int(item)].patch.location, to: UInt(start))
         if previous == PageTranslations.none {
           translations[waitingFor: index] = next
         } else {

@@ -5,13 +5,20 @@ import HostSystem
 /// Memory for generated code: shared anonymous memory mapped twice, once to be written and once to be executed, so that no
 /// address is ever both. The executable mapping lies below 4 GiB, so that a code address fits 32 bits.
 ///
+/// What is complete is settled: moved into private memory of large pages, which the host's address translation covers with
+/// far fewer entries. Shared memory doesn't get them on most hosts. The few jumps in there that are led elsewhere later
+/// are changed while their page isn't executable.
+///
 /// Not a memory file, which would do as well: perf(1) takes code in a file to have its symbols there, and looks into its
 /// map of generated code (`PerfMap`) only for anonymous memory.
-struct CodeMemory: ~Copyable {
+final class CodeMemory {
   let writable: UnsafeMutablePointer<UInt8>
   let executable: UInt
   /// Size in bytes.
   let count: Int
+  /// What lies below, as a place in the writable mapping, is settled, and can't be written there any more.
+  private(set) var settledEnd: UnsafeMutablePointer<UInt8>
+  private var settles = HostResources.hasLargePages
 
   /// Throws `HostError` where the host refuses executable memory.
   init(count: Int) throws {
@@ -32,7 +39,117 @@ struct CodeMemory: ~Copyable {
       throw error
     }
     writable = write.assumingMemoryBound(to: UInt8.self)
+    settledEnd = writable
     self.count = count
+  }
+
+  // MARK: large pages
+
+  private static let largePage = 2 << 20
+
+  /// Settles what lies below `cursor` and fills whole large pages.
+  func settle(below cursor: UnsafeMutablePointer<UInt8>) {
+    while settles, cursor - settledEnd >= Self.largePage {
+      settles = settlePage()
+    }
+  }
+
+  /// False where the host doesn't let it: all stays as it was.
+  private func settlePage() -> Bool {
+    let size = Self.largePage
+    let flags = Int32(MAP_PRIVATE) | Int32(MAP_ANONYMOUS) | Int32(MAP_NORESERVE)
+    guard let room = mmap(nil, 2 * size, PROT_READ | PROT_WRITE, flags, -1, 0), room != MAP_FAILED else { return false }
+    let page = UnsafeMutableRawPointer(bitPattern: (UInt(bitPattern: room) + UInt(size) - 1) & ~UInt(size - 1))!
+    if page != room { munmap(room, page - room) }
+    munmap(page + size, room + size - page)
+    madvise(page, size, Int32(MADV_HUGEPAGE))
+    page.copyMemory(from: settledEnd, byteCount: size)
+    guard mprotect(page, size, PROT_READ | PROT_EXEC) == 0,
+      chost_move_mapping(page, size, executablePlace(of: settledEnd)) != nil
+    else {
+      munmap(page, size)
+      return false
+    }
+    // The first one has the code that every block shares, and stays for when all begins anew.
+    if settledEnd != writable { madvise(settledEnd, size, Int32(MADV_REMOVE)) }
+    settledEnd += size
+    return true
+  }
+
+  private func executablePlace(of location: UnsafeMutablePointer<UInt8>) -> UnsafeMutableRawPointer {
+    UnsafeMutableRawPointer(location) + executableOffset
+  }
+
+  /// Where settled jumps go that are to be changed: their distances' places, and what to write there.
+  private let changes = UnsafeMutablePointer<(location: UnsafeMutablePointer<UInt8>, distance: Int32)>
+    .allocate(capacity: CodeMemory.changeCapacity)
+  private var changeCount = 0
+  private static let changeCapacity = 64
+
+  /// Leads a complete block's jump, whose distance is at `location`, to `target`. A settled one waits till there are
+  /// several to be changed, and goes by way of what it led to, which becomes a jump, too.
+  func lead(_ location: UnsafeMutablePointer<UInt8>, to target: UInt) {
+    let end = executablePlace(of: location + 4)
+    let distance = Int32(truncatingIfNeeded: Int(bitPattern: target) &- Int(bitPattern: end))
+    if location >= settledEnd {
+      UnsafeMutableRawPointer(location).storeBytes(of: distance, as: Int32.self)
+      return
+    }
+    let before = executablePlace(of: location).loadUnaligned(as: Int32.self)
+    let way = (end + Int(before) - executableOffset).assumingMemoryBound(to: UInt8.self)
+    if way >= settledEnd {
+      way.pointee = 0xE9
+      UnsafeMutableRawPointer(way + 1).storeBytes(
+        of: Int32(truncatingIfNeeded: Int(bitPattern: target) &- Int(bitPattern: executablePlace(of: way + 5))),
+        as: Int32.self)
+    }
+    changes[changeCount] = (location, distance)
+    changeCount += 1
+    if changeCount == Self.changeCapacity { applyChanges() }
+  }
+
+  /// Where the host doesn't let settled code be changed it stays as it is.
+  private func applyChanges() {
+    let size = Self.largePage
+    for page in stride(from: writable, to: settledEnd, by: size) {
+      let place = executablePlace(of: page)
+      var isWritable = false
+      for index in 0..<changeCount {
+        let change = changes[index]
+        // It may lie across two pages' border, of which the second may not be settled.
+        let low = max(page, change.location)
+        let high = min(page + size, change.location + 4)
+        if low >= high { continue }
+        if !isWritable, mprotect(place, size, PROT_READ | PROT_WRITE) != 0 { break }
+        isWritable = true
+        _ = withUnsafeBytes(of: change.distance) {
+          memcpy(executablePlace(of: low), $0.baseAddress! + (low - change.location), high - low)
+        }
+      }
+      if isWritable {
+        precondition(mprotect(place, size, PROT_READ | PROT_EXEC) == 0, "the host won't execute code any more")
+      }
+    }
+    for index in 0..<changeCount where changes[index].location + 4 > settledEnd {
+      let change = changes[index]
+      withUnsafeBytes(of: change.distance) {
+        let settled = settledEnd - change.location
+        memcpy(settledEnd, $0.baseAddress! + settled, 4 - settled)
+      }
+    }
+    changeCount = 0
+  }
+
+  /// Lets all of it be written again. What the first large page held is as before, the rest as nobody knows.
+  func unsettle() {
+    changeCount = 0
+    guard settledEnd != writable else { return }
+    let size = settledEnd - writable
+    let place = UnsafeMutableRawPointer(bitPattern: executable)
+    precondition(
+      chost_map_again(writable, size, place) != nil && mprotect(place, size, PROT_READ | PROT_EXEC) == 0,
+      "the host has no memory for generated code any more")
+    settledEnd = writable
   }
 
   /// The first place below 4 GiB that is free, taken.
@@ -58,6 +175,7 @@ struct CodeMemory: ~Copyable {
   var executableOffset: Int { Int(bitPattern: executable) &- Int(bitPattern: writable) }
 
   deinit {
+    changes.deallocate()
     munmap(writable, count)
     munmap(UnsafeMutableRawPointer(bitPattern: executable), count)
   }

@@ -27,6 +27,7 @@ package final class Translator: ExecutionEngine {
   private var flushCount = 0
   private var entryCount = 0
   private var pages: [PageTranslations] = []
+  private let arena = MemoryArena()
   /// The entry points of a page that has none.
   private let absentPage: PageTranslations
   /// Where blocks begin in the code memory, behind the thunks.
@@ -55,16 +56,14 @@ package final class Translator: ExecutionEngine {
     enter = unsafeBitCast(
       UnsafeRawPointer(bitPattern: thunks.enter), to: (@convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32).self)
     // Entry points that lead nowhere yet lead to the way out, with the offset in the page in eax.
-    absentPage = PageTranslations(absent: UInt32(thunks.exitDispatch))
+    absentPage = PageTranslations(try arena.allocate(PageTranslations.byteCount), absent: UInt32(thunks.exitDispatch))
     firstBlock = assembler.cursor
     firstBehind = code.writable + code.count / 2
-    block = BlockTranslator(assembler, thunks, behind: firstBehind)
+    block = BlockTranslator(code, assembler, thunks, behind: firstBehind)
     hart.absentEntryPoints = absentPage.entryPoints
   }
 
   deinit {
-    for page in pages { page.deallocate() }
-    absentPage.deallocate()
     block.deallocate()
   }
 
@@ -109,6 +108,7 @@ package final class Translator: ExecutionEngine {
         }
         if isFull { flush() }
         target = block.translate(page, translations, index, nextHalf: nextHalf.value)
+        code.settle(below: block.assembler.cursor)
         note(page, index, target)
       }
       state.pointee.remaining = remaining
@@ -156,7 +156,7 @@ package final class Translator: ExecutionEngine {
     else { return false }
     let index = Int(pc & 0xFFF) >> 1
     let start = block.translate(page, PageTranslations(entryPoints), index, isGrouping: false)
-    block.assembler.fill(Assembler.Patch(location: jump), UInt(start))
+    code.lead(jump, to: UInt(start))
     note(page, index, start)
     return true
   }
@@ -200,7 +200,10 @@ package final class Translator: ExecutionEngine {
   // MARK: pages
 
   private func addTranslations(to page: UnsafeMutablePointer<CodePage>) -> UnsafeMutablePointer<UInt32> {
-    let translations = PageTranslations(absent: UInt32(truncatingIfNeeded: thunks.exitDispatch))
+    guard let memory = try? arena.allocate(PageTranslations.byteCount) else {
+      fatalError("no memory for the guest's code")
+    }
+    let translations = PageTranslations(memory, absent: UInt32(truncatingIfNeeded: thunks.exitDispatch))
     pages.append(translations)
     page.pointee.entryPoints = translations.entryPoints
     return translations.entryPoints
@@ -217,6 +220,7 @@ package final class Translator: ExecutionEngine {
     ledger?.removeAll()
     flushCount += 1
     for page in pages { page.clear(UInt32(truncatingIfNeeded: thunks.exitDispatch)) }
+    code.unsettle()
     block.clear(from: firstBlock, behind: firstBehind)
   }
 
@@ -263,14 +267,11 @@ struct PageTranslations {
 
   init(_ entryPoints: UnsafeMutablePointer<UInt32>) { self.entryPoints = entryPoints }
 
-  /// A new one, all of whose entry points are `absent`.
-  init(absent: UInt32) {
-    entryPoints = UnsafeMutableRawPointer.allocate(byteCount: Self.byteCount, alignment: 64)
-      .bindMemory(to: UInt32.self, capacity: CodePage.slotCount)
+  /// A new one in `byteCount` bytes of memory, all of whose entry points are `absent`.
+  init(_ memory: UnsafeMutableRawPointer, absent: UInt32) {
+    entryPoints = memory.bindMemory(to: UInt32.self, capacity: CodePage.slotCount)
     clear(absent)
   }
-
-  func deallocate() { UnsafeMutableRawPointer(entryPoints).deallocate() }
 
   var heat: UnsafeMutablePointer<UInt8> {
     UnsafeMutableRawPointer(entryPoints).advanced(by: CodePage.slotCount * 4).assumingMemoryBound(to: UInt8.self)

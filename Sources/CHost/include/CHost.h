@@ -47,6 +47,9 @@ int chost_has_aes(void);
 /// old_size 0). Returns NULL with errno.
 void *chost_map_again(void *memory, size_t count, void *place);
 
+/// Moves `count` bytes of a mapping to `place`, in the stead of what is mapped there. NULL with errno where that fails.
+void *chost_move_mapping(void *memory, size_t count, void *place);
+
 // Samples of where guest code is (Sampler.c). In C because they are taken in a signal handler, which must be
 // async-signal-safe, and because the interrupted thread's registers are behind macros.
 
