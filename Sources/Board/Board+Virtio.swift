@@ -54,7 +54,10 @@ extension Board {
         let slot = index + 1
         let function = VirtioPCI(
           device: device, memory: memory, loop: loop, interrupt: pciHostBridge.interruptLine(slot: slot),
-          messages: { [addressSpace] address, data in _ = addressSpace.write(address, width: 4, value: UInt64(data)) },
+          messages: { [addressSpace, memory] address, data in
+            _ = addressSpace.write(address, width: 4, value: UInt64(data))
+            if let bytes = memory.bytes(at: address, count: 4) { memory.noteWrite(of: bytes) }
+          },
           identifier: "virtio-pci\(slot)")
         pciHostBridge.insert(function, slot: slot)
         attachments.append(VirtioAttachment(function))

@@ -56,8 +56,10 @@ public final class Board: @unchecked Sendable {
     let addressSpace = AddressSpace(memory: memory)
     let clock = GuestClock(slowdown: configuration.engine?.clockSlowdown ?? 1)
     let loop = try EventLoop()
+    var hartConfiguration = configuration.hart
+    hartConfiguration.isAlone = configuration.hartCount == 1
     let harts = (0..<configuration.hartCount).map { identifier in
-      Hart(identifier: identifier, addressSpace: addressSpace, clock: clock, configuration: configuration.hart)
+      Hart(identifier: identifier, addressSpace: addressSpace, clock: clock, configuration: hartConfiguration)
     }
     try EngineChoice.install(configuration.engine, on: harts, beside: loop)
     self.addressSpace = addressSpace

@@ -1,4 +1,5 @@
 import HostSystem
+import Synchronization
 
 /// The guest's RAM: one contiguous block of the physical address space, zero when new. Devices reach it only through
 /// the checked accessors here; the guest and other threads may change its bytes at any moment.
@@ -41,6 +42,7 @@ public final class GuestMemory: @unchecked Sendable {
   public func store<Value: FixedWidthInteger & BitwiseCopyable>(_ value: Value, at address: PhysicalAddress) -> Bool {
     guard let bytes = bytes(at: address, count: UInt64(MemoryLayout<Value>.size)) else { return false }
     bytes.baseAddress!.storeBytes(of: value.littleEndian, as: Value.self)
+    noteWrite(of: bytes)
     return true
   }
 
@@ -48,6 +50,53 @@ public final class GuestMemory: @unchecked Sendable {
   public func copy(_ source: UnsafeRawBufferPointer, to address: PhysicalAddress) -> Bool {
     guard let target = bytes(at: address, count: UInt64(source.count)) else { return false }
     target.copyMemory(from: source)
+    noteWrite(of: target)
     return true
+  }
+
+  // MARK: what harts didn't write
+
+  /// Pages that others than harts have written.
+  private struct Writes {
+    var pages: [PhysicalAddress] = []
+    /// There were more than are worth a list, or nobody knows which.
+    var areUnknown = false
+    static let capacity = 16384
+  }
+  private let writes = Mutex(Writes())
+  private let hasWrites = Atomic(false)
+
+  /// To be called by whoever isn't a hart and has written to RAM by way of `bytes`, before it tells the guest: there may
+  /// be code.
+  public func noteWrite(of bytes: UnsafeMutableRawBufferPointer) {
+    guard let start = bytes.baseAddress, !bytes.isEmpty else { return }
+    let first = UInt64(start - host) & ~0xFFF
+    let end = UInt64(start - host) + UInt64(bytes.count)
+    writes.withLock { writes in
+      for offset in stride(from: first, to: end, by: 4096) {
+        if writes.pages.last == base + offset { continue }
+        if writes.areUnknown || writes.pages.count == Writes.capacity {
+          writes.areUnknown = true
+          break
+        }
+        writes.pages.append(base + offset)
+      }
+    }
+    hasWrites.store(true, ordering: .releasing)
+  }
+
+  /// The same, where it could be anywhere.
+  public func noteWriteAnywhere() {
+    writes.withLock { $0.areUnknown = true }
+    hasWrites.store(true, ordering: .releasing)
+  }
+
+  /// The pages that others than harts have written since this was asked last; nil: it could be any.
+  public func takeWrites() -> [PhysicalAddress]? {
+    guard hasWrites.exchange(false, ordering: .acquiring) else { return [] }
+    return writes.withLock { writes in
+      defer { writes = Writes() }
+      return writes.areUnknown ? nil : writes.pages
+    }
   }
 }

@@ -46,6 +46,15 @@ package struct CodePage {
   /// Where the engine's code for the instruction at each half-word is, and what else it notes about the page; nil until
   /// it has looked at the page. The engine's to allocate and to free.
   package var entryPoints: UnsafeMutablePointer<UInt32>?
+  /// It is among those of `CodeChanges`.
+  var isSuspect = false
+
+  init(physical: UInt64, slots: UnsafeMutablePointer<Slot>, source: UnsafeMutableRawPointer) {
+    self.physical = physical
+    epoch = 0
+    self.slots = slots
+    self.source = source
+  }
 }
 
 /// A hart's decoded pages: a fixed number of places, found by physical page number, the oldest replaced first.
@@ -114,8 +123,7 @@ struct CodePages {
       let slots = memory.bindMemory(to: Slot.self, capacity: CodePage.slotCount + 1)
       page = .allocate(capacity: 1)
       page.initialize(
-        to: CodePage(
-          physical: physical, epoch: 0, slots: slots, source: .allocate(byteCount: 4096, alignment: 8)))
+        to: CodePage(physical: physical, slots: slots, source: .allocate(byteCount: 4096, alignment: 8)))
       slots[CodePage.slotCount].auxiliary = SlotKind.pageEnd
       pages[count] = page
       count += 1
@@ -200,6 +208,7 @@ extension Hart {
       translations.clearFetch()
       engine?.forget(page)
     }
+    if isAlone, codeChanges.isStored(physical) { codeChanges.suspect(page) }
     // A page that can't be read gets bytes that never agree, so that it's looked at again.
     page.pointee.epoch = codeEpoch &- 1
     guard let bytes = memory.bytes(at: PhysicalAddress(physical), count: 4096) else {
@@ -211,7 +220,7 @@ extension Hart {
   }
 
   /// Compares a page with memory, and empties it when they differ. False: nothing answers at its address.
-  private func refresh(_ page: UnsafeMutablePointer<CodePage>) -> Bool {
+  func refresh(_ page: UnsafeMutablePointer<CodePage>) -> Bool {
     let physical = PhysicalAddress(page.pointee.physical)
     if let bytes = memory.bytes(at: physical, count: 4096) {
       if memcmp(bytes.baseAddress!, page.pointee.source, 4096) != 0 {
@@ -231,6 +240,7 @@ extension Hart {
       }
       CodePages.empty(page)
       engine?.forget(page)
+      if isAlone { codeChanges.suspect(page) }
     }
     page.pointee.epoch = codeEpoch
     return true

@@ -56,8 +56,11 @@ public final class Hart: @unchecked Sendable {
   }
   var fetchContext: UnsafeMutablePointer<TranslationCache.Context>
   var codePages: CodePages
-  /// Number of instruction fences so far.
+  /// Counts how often all code had to be compared with memory before its next use.
   var codeEpoch: UInt64 = 1
+  /// No other hart stores to this memory, so that `codeChanges` knows of all stores.
+  let isAlone: Bool
+  var codeChanges: CodeChanges
   /// A page of one instruction, for one that lies across a page border or in a page of mixed protection.
   let straddlingSlots: UnsafeMutablePointer<Slot>
   /// The last fetch was from a page whose bytes don't all have one protection: only the instruction at pc, which stands
@@ -127,6 +130,8 @@ public final class Hart: @unchecked Sendable {
     let bare = translations.context(for: TranslationKey(satp: 0, mode: 3))
     fetchContext = bare
     codePages = CodePages()
+    isAlone = configuration.isAlone
+    codeChanges = CodeChanges(ramBase: memory.base.rawValue, ramSize: memory.size)
     state = .allocate(capacity: 1)
     state.initialize(
       to: HartState(
@@ -147,6 +152,7 @@ public final class Hart: @unchecked Sendable {
   deinit {
     translations.deallocate()
     codePages.deallocate()
+    codeChanges.deallocate()
     state.deallocate()
     straddlingSlots.deallocate()
     wakeWord.deallocate()
@@ -158,7 +164,7 @@ public final class Hart: @unchecked Sendable {
       readEntries: state.pointee.readEntries, writeEntries: state.pointee.writeEntries,
       fetchEntries: state.pointee.fetchEntries, dataContext: state.pointee.dataContext)
     translations.clearAll()
-    fenceInstructions()
+    suspectAllCode()
     hasMemoryProtection = false
     isMemoryOpen = false
     isBegunAnew = false
@@ -457,6 +463,8 @@ public struct HartConfiguration: Hashable, Sendable {
   public var virtualAddressBits: Int
   /// The instruction set extensions that decode.
   public var extensions: ExtensionSet
+  /// No other hart stores to the hart's memory; others tell the memory what they write. A FENCE.I costs less then.
+  public var isAlone = false
 
   public init(virtualAddressBits: Int = 57, extensions: ExtensionSet = .yadori) {
     self.virtualAddressBits = virtualAddressBits

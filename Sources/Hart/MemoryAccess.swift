@@ -19,7 +19,10 @@ extension Hart {
     entries[index] = entry
     entries[TranslationCache.secondSlot(address)] = entry
     dataContext.pointee.pages.note(address)
-    if kind == .store { didRememberStore(index) }
+    if kind == .store {
+      didRememberStore(index)
+      noteStore(page)
+    }
     if translation.shift > 12, translation.shift < 63 {
       TranslationCache.noteLargePage(dataContext, address: address, shift: translation.shift)
     }
@@ -123,7 +126,7 @@ extension Hart {
     for byte in 0..<width {
       let physical =
         byte < first ? low.physical &+ UInt64(byte) : high.physical &+ UInt64(byte - first)
-      _ = memory.store(UInt8(truncatingIfNeeded: value >> UInt64(8 * byte)), at: PhysicalAddress(physical))
+      memory.bytes(at: PhysicalAddress(physical), count: 1)?[0] = UInt8(truncatingIfNeeded: value >> UInt64(8 * byte))
     }
     return true
   }

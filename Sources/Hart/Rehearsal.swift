@@ -147,6 +147,7 @@ extension Hart {
   /// Called before RAM is changed at a physical address.
   @inline(__always)
   func willStore(_ physical: UInt64) {
+    noteStore(physical)
     rehearsal?._withUnsafeGuaranteedRef { $0.keep(physical) }
   }
 

@@ -77,7 +77,7 @@ extension Hart {
       fenceTranslations(
         address: slot.rs1 == 0 ? nil : x[Int(slot.rs1)], asid: slot.rs2 == 0 ? nil : x[Int(slot.rs2)] & 0xFFFF)
       // Code in pages that have got a new owner since is looked at again, too: xv6 loads programs without a FENCE.I.
-      if slot.rs1 == 0, slot.rs2 == 0 { codeEpoch &+= 1 }
+      if slot.rs1 == 0, slot.rs2 == 0 { fenceInstructions() }
       state.pointee.pc = next
       return .jump
     case .sfence_w_inval, .sfence_inval_ir:
@@ -101,12 +101,6 @@ extension Hart {
       return .next
     default: return illegal()
     }
-  }
-
-  /// FENCE.I: decoded pages are looked at again before their next use.
-  func fenceInstructions() {
-    codeEpoch &+= 1
-    translations.fenceFetch()
   }
 
   private func afterReturn() -> SystemOutcome { deliverableInterrupts() != 0 ? .leave : .jump }

@@ -200,6 +200,13 @@ package struct TranslationCache {
     }
   }
 
+  /// Forgets the translations for stores of all contexts.
+  func clearStores() {
+    for index in 0..<Self.contextCount where contexts[index].isValid {
+      contexts[index].write.update(from: emptyEntries, count: Self.totalCount)
+    }
+  }
+
   /// Forgets the fetch translations of all contexts.
   func clearFetch() {
     for index in 0..<Self.contextCount where contexts[index].isValid { clearFetch(contexts + index) }

@@ -150,6 +150,7 @@ struct BootPlan {
         UnsafeMutableRawBufferPointer(rebasing: target[count...]).initializeMemory(as: UInt8.self, repeating: 0)
       }
     }
+    memory.noteWriteAnywhere()
     if let initialRAMDisk, let contents = initialRAMDiskContents {
       contents.withUnsafeBytes { _ = memory.copy($0, to: PhysicalAddress(initialRAMDisk.lowerBound)) }
     }

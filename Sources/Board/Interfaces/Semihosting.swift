@@ -163,7 +163,9 @@ final class Semihosting: Sendable {
       guard let physical = hart.physicalAddress(ofVirtual: next), let bytes = memory.bytes(at: physical, count: part)
       else { break }
       done += part
-      if !body(bytes) { break }
+      let goesOn = body(bytes)
+      memory.noteWrite(of: bytes)
+      if !goesOn { break }
     }
     return done
   }

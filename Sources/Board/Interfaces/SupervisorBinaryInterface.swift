@@ -204,6 +204,7 @@ struct SupervisorBinaryInterface {
       let buffer = try consoleBuffer(hart)
       let received = console.takeReceived(buffer.count)
       UnsafeMutableRawBufferPointer(rebasing: buffer[..<received.count]).copyBytes(from: received)
+      memory.noteWrite(of: buffer)
       return UInt64(received.count)
     case 2:
       withUnsafeBytes(of: UInt8(truncatingIfNeeded: hart[x: 10])) { console.transmit($0) }

@@ -184,11 +184,32 @@ public final class Virtqueue {
   /// Gives a chain back, of which the first `written` writable bytes were written. With `publish` false the driver
   /// doesn't see it before the next one that is published.
   public func push(head: UInt16, written: UInt32, publish: Bool = true) {
+    if written > 0 { noteWritten(head) }
     let element = used + 4 + 8 * Int(position.nextUsed & mask)
     element.storeBytes(of: UInt32(head).littleEndian, as: UInt32.self)
     element.storeBytes(of: written.littleEndian, toByteOffset: 4, as: UInt32.self)
     position.nextUsed &+= 1
     if publish { field(used, 2).pointee.store(position.nextUsed.littleEndian, ordering: .releasing) }
+  }
+
+  /// Tells the memory that the writable parts of a chain may have been written.
+  private func noteWritten(_ head: UInt16) {
+    var table = descriptors
+    var number = head
+    // The driver may have changed it meanwhile; then it is the only one to suffer.
+    for _ in 0...longestChain {
+      guard let descriptor = descriptor(number, of: table),
+        let bytes = memory.bytes(at: descriptor.address, count: UInt64(descriptor.count))
+      else { return }
+      if descriptor.flags & Descriptor.indirect != 0 {
+        table = UnsafeRawBufferPointer(bytes)
+        number = 0
+        continue
+      }
+      if descriptor.flags & Descriptor.write != 0 { memory.noteWrite(of: bytes) }
+      guard descriptor.flags & Descriptor.next != 0 else { return }
+      number = descriptor.next
+    }
   }
 
   /// Whether the driver wants an interrupt for what was published since this was asked last (2.7.7).
