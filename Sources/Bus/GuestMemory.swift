@@ -64,7 +64,7 @@ public final class GuestMemory: @unchecked Sendable {
     static let capacity = 16384
   }
   private let writes = Mutex(Writes())
-  private let hasWrites = Atomic(false)
+  private let isWritten = Atomic(false)
 
   /// To be called by whoever isn't a hart and has written to RAM by way of `bytes`, before it tells the guest: there may
   /// be code.
@@ -82,18 +82,21 @@ public final class GuestMemory: @unchecked Sendable {
         writes.pages.append(base + offset)
       }
     }
-    hasWrites.store(true, ordering: .releasing)
+    isWritten.store(true, ordering: .releasing)
   }
 
   /// The same, where it could be anywhere.
   public func noteWriteAnywhere() {
     writes.withLock { $0.areUnknown = true }
-    hasWrites.store(true, ordering: .releasing)
+    isWritten.store(true, ordering: .releasing)
   }
+
+  /// Whether `takeWrites` has news.
+  public var hasWrites: Bool { isWritten.load(ordering: .acquiring) }
 
   /// The pages that others than harts have written since this was asked last; nil: it could be any.
   public func takeWrites() -> [PhysicalAddress]? {
-    guard hasWrites.exchange(false, ordering: .acquiring) else { return [] }
+    isWritten.store(false, ordering: .relaxed)
     return writes.withLock { writes in
       defer { writes = Writes() }
       return writes.areUnknown ? nil : writes.pages

@@ -84,10 +84,8 @@ extension Hart {
 
   /// FENCE.I: code that may have changed is compared with memory, at once or before its next use.
   func fenceInstructions() {
-    guard isAlone, let written = memory.takeWrites() else { return suspectAllCode() }
-    for physical in written {
-      if let page = codePages.find(physical.rawValue) { _ = refresh(page) }
-    }
+    guard isAlone else { return suspectAllCode() }
+    if memory.hasWrites { compareWritten() }
     var kept = 0
     var isAnyOutside = false
     for index in 0..<codeChanges.suspectCount {
@@ -106,6 +104,15 @@ extension Hart {
     codeChanges.suspectCount = kept
     if isAnyOutside { translations.fenceFetch() }
     if codeChanges.mustForgetStores() { translations.clearStores() }
+  }
+
+  /// Compares what others than harts have written.
+  @inline(never)
+  private func compareWritten() {
+    guard let written = memory.takeWrites() else { return suspectAllCode() }
+    for physical in written {
+      if let page = codePages.find(physical.rawValue) { _ = refresh(page) }
+    }
   }
 
   /// Has all code compared with memory before its next use.

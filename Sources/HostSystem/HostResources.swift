@@ -13,7 +13,8 @@ public enum HostResources {
   public static var availableMemory: UInt64? { memory(fileSystemRoot: "").available }
 
   /// Whether a program that asks for large pages (madvise(2), MADV_HUGEPAGE) gets them for memory of its own.
-  public static let hasLargePages = number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") == 2 << 20
+  public static let hasLargePages =
+    number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") == 2 << 20
     && lines("/sys/kernel/mm/transparent_hugepage/enabled").first.map { !$0.contains("[never]") } == true
 
   /// Reads proc(5) meminfo and the control groups (kernel documentation, cgroup-v2, "Memory Interface Files") below

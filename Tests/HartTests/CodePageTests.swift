@@ -5,9 +5,9 @@ import Testing
 /// When a hart looks at changed code again (Unprivileged Architecture, Zifencei).
 @Suite struct CodePageTests {
   /// FENCE.I, and SFENCE.VMA of everything: systems that give a page to another program run the latter, if nothing else.
-  @Test(arguments: [UInt32(0x0000_100F), 0x1200_0073])
-  func changedCodeIsSeenAfterTheFence(fence: UInt32) throws {
-    let harness = try HartHarness()
+  @Test(arguments: [UInt32(0x0000_100F), 0x1200_0073], [false, true])
+  func changedCodeIsSeenAfterTheFence(fence: UInt32, isAlone: Bool) throws {
+    let harness = try HartHarness(isAlone: isAlone)
     let program = HartHarness.base + 0x1000
     // addi x7, x0, 1; then a jump to where it began.
     harness.place([0x0010_0393, 0x0000_006F], at: program)
@@ -22,5 +22,40 @@ import Testing
     harness.hart.pc = program
     harness.step(1)
     #expect(harness.hart[x: 7] == 2)
+  }
+
+  /// What devices write they may write in any way, and tell the memory.
+  @Test(arguments: [false, true])
+  func codeThatADeviceWroteIsSeenAfterTheFence(isNoted: Bool) throws {
+    let harness = try HartHarness()
+    let program = HartHarness.base + 0x1000
+    harness.place([0x0010_0393, 0x0000_006F], at: program)
+    harness.hart.pc = program
+    harness.step(1)
+    // addi x7, x0, 2
+    let bytes = try #require(harness.memory.bytes(at: PhysicalAddress(program), count: 4))
+    bytes.storeBytes(of: 0x0020_0393, as: UInt32.self)
+    if isNoted { harness.memory.noteWrite(of: bytes) } else { harness.memory.noteWriteAnywhere() }
+    harness.place([0x0000_100F])
+    harness.hart.pc = HartHarness.base
+    harness.step(1)
+    harness.hart.pc = program
+    harness.step(1)
+    #expect(harness.hart[x: 7] == 2)
+  }
+
+  /// The page is stored to through one translation, again and again: longer than it takes to forget them all.
+  @Test(arguments: [false, true])
+  func codeStoredThroughARememberedTranslationIsSeen(isAlone: Bool) throws {
+    let harness = try HartHarness(isAlone: isAlone)
+    let hart = harness.hart
+    hart[x: 6] = HartHarness.base
+    hart[x: 8] = 1 << 20
+    // Each turn adds one to the immediate of the addi at 16: lw, addw, sw, fence.i, addi x5, x0, 0, j -20.
+    harness.place([0x0103_2383, 0x0083_83BB, 0x0073_2823, 0x0000_100F, 0x0000_0293, 0xFEDF_F06F])
+    for turn in 1...5000 {
+      harness.step(6)
+      #expect(hart[x: 5] & 0xFFF == UInt64(turn & 0xFFF))
+    }
   }
 }

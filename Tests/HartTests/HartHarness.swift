@@ -9,11 +9,12 @@ final class HartHarness {
   let memory: GuestMemory
   let hart: Hart
 
-  init() throws {
+  init(isAlone: Bool = true) throws {
     memory = try GuestMemory(base: PhysicalAddress(Self.base), size: 16 << 20)
+    var configuration = HartConfiguration()
+    configuration.isAlone = isAlone
     hart = Hart(
-      identifier: 0, addressSpace: AddressSpace(memory: memory), clock: GuestClock(),
-      configuration: HartConfiguration())
+      identifier: 0, addressSpace: AddressSpace(memory: memory), clock: GuestClock(), configuration: configuration)
     #expect(hart.start(at: Self.base, privilege: .machine, argument: 0))
     // The first turn takes the start.
     _ = hart.run(limit: 0)

@@ -20,12 +20,12 @@ final class TranslationHarness {
   let addressSpace: AddressSpace
   let hart: Hart
 
-  init(_ engine: EngineChoice) throws {
+  init(_ engine: EngineChoice, isAlone: Bool = true) throws {
     memory = try GuestMemory(base: PhysicalAddress(Self.base), size: 16 << 20)
     addressSpace = AddressSpace(memory: memory)
-    hart = Hart(
-      identifier: 0, addressSpace: addressSpace, clock: GuestClock(),
-      configuration: HartConfiguration())
+    var configuration = HartConfiguration()
+    configuration.isAlone = isAlone
+    hart = Hart(identifier: 0, addressSpace: addressSpace, clock: GuestClock(), configuration: configuration)
     try EngineChoice.install(engine, on: [hart])
     #expect(hart.start(at: Self.base, privilege: .machine, argument: 0))
     // The first turn takes the start.
