@@ -135,6 +135,8 @@ struct BlockTranslator {
   /// Integer registers whose lower half only is right, a bit each: the sign still has to be extended into the upper one,
   /// before that is read or the block is left. See `prepareSources`.
   var unextended: UInt32 = 0
+  /// The same at the begin of the loop that is being emitted.
+  var loopUnextended: UInt32 = 0
   /// Integer registers that hold sign-extended 32-bit values (the unextended ones will), a bit each.
   var words: UInt32 = 1
   /// Whether the step that is being emitted leaves its result unextended.
@@ -218,6 +220,7 @@ struct BlockTranslator {
     loop = nil
     countsDown = false
     loopAccessCount = 0
+    loopUnextended = 0
     if isLoop {
       let chosen = loopRegisters()
       assembler.convert(registers, to: chosen)
@@ -239,6 +242,7 @@ struct BlockTranslator {
     emitSteps(end)
     if loopAccessCount > 0, let loop, let turn {
       assembler.fillHere(turn)
+      loopUnextended = unextendedAtHead(of: loop.map)
       emitLoopLookups(loop.map, otherwise: plain)
       emitSteps(end)
     }
@@ -262,8 +266,8 @@ struct BlockTranslator {
     isFloatChecked = false
     isFloatDirty = false
     boxed = 0
-    unextended = 0
-    words = 1
+    unextended = loopUnextended
+    words = 1 | loopUnextended
     held = nil
     loadedGroup = -1
     loadedAddend = -1

@@ -708,10 +708,7 @@ extension BlockTranslator {
     let target = Int64(step.offset) + i.immediate
     let left = uncounted - 1
     if left == 0, let loop {
-      let inverted = assembler.jump(if: condition.inverted)
-      emitTurn(loop.head, loop.map)
-      assembler.fillHere(inverted)
-      return
+      return emitTurn(loop.head, loop.map, if: condition)
     }
     if left == 0 {
       restoreCanonical()

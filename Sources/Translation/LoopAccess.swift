@@ -103,11 +103,24 @@ extension BlockTranslator {
     if let head { assembler.jump(head) } else { turn = assembler.jump() }
   }
 
+  /// The same where a condition holds.
+  mutating func emitTurn(_ head: Assembler.Label?, _ map: RegisterMap, if condition: HostCondition) {
+    if registers.isSettled(as: map) {
+      if let head { assembler.jump(head, if: condition) } else { turn = assembler.jump(if: condition) }
+    } else {
+      let inverted = assembler.jump(if: condition.inverted)
+      emitTurn(head, map)
+      assembler.fillHere(inverted)
+    }
+  }
+
   /// Emits the look-ups and the head of the second version of the loop; `otherwise`: the first one.
   mutating func emitLoopLookups(_ map: RegisterMap, otherwise plain: Assembler.Label) {
     registers = map
     pending = RegisterMap.none
     let again = assembler.here
+    unextended = loopUnextended
+    extendAll()
     let turns = StateLayout.loopRest
     // As many as the stretch has instructions for. A power of two in place of the loop's length is on the safe side.
     let count = located(RegisterMap.remaining)

@@ -51,6 +51,17 @@ struct RegisterMap {
     isCanonical = false
   }
 
+  /// Whether nothing has to be moved for `other`.
+  func isSettled(as other: RegisterMap) -> Bool {
+    if isCanonical, other.isCanonical { return true }
+    let places = Self.places
+    for index in places.indices {
+      let host = Int(places[index])
+      if guests[host] != other.guests[host], other.guests[host] != Self.none || isDirty(guests[host]) { return false }
+    }
+    return true
+  }
+
   mutating func remove(_ guest: UInt8) {
     guests[Int(hosts[Int(guest)])] = Self.none
     hosts[Int(guest)] = Self.none

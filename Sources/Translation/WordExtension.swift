@@ -8,7 +8,11 @@ extension BlockTranslator {
   mutating func prepareSources(_ i: Instruction) {
     if unextended == 0 { return }
     if i.operation.effects.contains(.branches) {
-      if current == stepCount - 1 { return extendAll() }
+      if current == stepCount - 1 {
+        // A loop's begin may have it otherwise; what follows the loop extends what is left.
+        extendAll(but: loopUnextended)
+        if unextended == 0 { return }
+      }
       if i.operation == .jal { return }
       let operands = UInt32(1) << UInt32(i.rs1) | 1 << UInt32(i.rs2)
       if operands & unextended == 0 { return }
@@ -81,7 +85,31 @@ extension BlockTranslator {
     }
   }
 
-  mutating func extendAll() {
-    while unextended != 0 { extend(UInt8(unextended.trailingZeroBitCount)) }
+  mutating func extendAll(but kept: UInt32 = 0) {
+    while unextended & ~kept != 0 { extend(UInt8((unextended & ~kept).trailingZeroBitCount)) }
+  }
+
+  /// Registers that a loop's turn leaves as words and the next one begins by using as such: their signs wait from turn to
+  /// turn. Not before there was a turn, for till then they are whatever they are.
+  func unextendedAtHead(of loop: RegisterMap) -> UInt32 {
+    var result: UInt32 = 0
+    for register in UInt8(1)..<32 where loop.host(register) != nil {
+      let bit = UInt32(1) << UInt32(register)
+      guard let last = (0..<stepCount).last(where: { steps[$0].target == register }),
+        Self.isWordComputation(steps[last].instruction.operation),
+        let first = (0..<stepCount).first(where: { steps[$0].sources & bit != 0 || steps[$0].target == register }),
+        Self.isWordComputation(steps[first].instruction.operation)
+      else { continue }
+      result |= bit
+    }
+    return result
+  }
+
+  /// Whether an operation reads lower halves only, and its result is a sign-extended 32-bit value.
+  private static func isWordComputation(_ operation: Operation) -> Bool {
+    switch operation {
+    case .addiw, .addw, .subw, .mulw, .slliw, .srliw, .sraiw, .sllw, .srlw, .sraw, .roriw, .rolw, .rorw: true
+    default: false
+    }
   }
 }
