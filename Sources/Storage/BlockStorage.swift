@@ -7,6 +7,10 @@ public protocol BlockStorage: AnyObject {
   var isReadOnly: Bool { get }
   func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws
   func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws
+  /// The same for bytes that follow each other on the disk, in several pieces of memory of whole sectors: guests' buffers
+  /// are scattered.
+  func read(at offset: UInt64, into pieces: [UnsafeMutableRawBufferPointer]) throws
+  func write(at offset: UInt64, from pieces: [UnsafeRawBufferPointer]) throws
   /// Returns when everything written before survives a crash of this process and of the host.
   func flush() throws
   /// The range's content is no longer needed; it may read as anything old or as zeroes afterwards.
@@ -15,4 +19,22 @@ public protocol BlockStorage: AnyObject {
   func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) throws
   /// Flushes and lets go of the file and its lock. The disk isn't used afterwards.
   func close() throws
+}
+
+extension BlockStorage {
+  public func read(at offset: UInt64, into pieces: [UnsafeMutableRawBufferPointer]) throws {
+    var position = offset
+    for piece in pieces {
+      try read(at: position, into: piece)
+      position += UInt64(piece.count)
+    }
+  }
+
+  public func write(at offset: UInt64, from pieces: [UnsafeRawBufferPointer]) throws {
+    var position = offset
+    for piece in pieces {
+      try write(at: position, from: piece)
+      position += UInt64(piece.count)
+    }
+  }
 }

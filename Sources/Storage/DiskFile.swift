@@ -114,25 +114,56 @@ package final class DiskFile {
     if count < buffer.count { memset(buffer.baseAddress! + count, 0, buffer.count - count) }
   }
 
+  /// The same for pieces one after the other, in as few calls as the host allows.
+  func readZeroFilled(at offset: UInt64, into pieces: [UnsafeMutableRawBufferPointer]) throws {
+    let vectors = pieces.filter { !$0.isEmpty }.map { iovec(iov_base: $0.baseAddress, iov_len: $0.count) }
+    var read = 0
+    if let position = off_t(exactly: offset) {
+      _ = try transfer(vectors, at: position) { vectors, count, position in
+        let done = preadv(descriptor, vectors, count, position)
+        if done < 0, errno != EINTR { throw DiskFile.failure("can't read \(path)") }
+        read += max(0, done)
+        return done
+      }
+    }
+    for piece in pieces {
+      let known = min(read, piece.count)
+      read -= known
+      if known < piece.count { memset(piece.baseAddress! + known, 0, piece.count - known) }
+    }
+  }
+
   /// Writes the pieces one after the other, beginning at `offset`, in as few calls as the host allows.
   package func write(at offset: UInt64, _ pieces: [UnsafeRawBufferPointer]) throws {
     try witness?(.write(offset, pieces))
-    guard var position = off_t(exactly: offset) else {
+    guard let position = off_t(exactly: offset) else {
       throw StorageError(.outOfRange, "\(path) would grow beyond what a file can hold")
     }
-    var vectors = pieces.filter { !$0.isEmpty }.map {
+    let vectors = pieces.filter { !$0.isEmpty }.map {
       iovec(iov_base: UnsafeMutableRawPointer(mutating: $0.baseAddress), iov_len: $0.count)
     }
+    let isWhole = try transfer(vectors, at: position) { vectors, count, position in
+      let done = pwritev(descriptor, vectors, count, position)
+      if done < 0, errno != EINTR { throw writeError() }
+      return done
+    }
+    if !isWhole { throw StorageError(.hostFailure, "can't write \(path): the host took no bytes") }
+  }
+
+  /// Calls `body` with what is left of `vectors`, as many as the host takes at once, and the place in the file, until
+  /// all are done. `body` returns how many bytes were; below 0: none, for it was interrupted. False where it returns 0.
+  private func transfer(
+    _ vectors: [iovec], at start: off_t, _ body: (UnsafePointer<iovec>, Int32, off_t) throws -> Int
+  ) throws -> Bool {
+    var vectors = vectors
+    var position = start
     var first = 0
     while first < vectors.count {
-      let count = vectors.withUnsafeBufferPointer { all in
-        pwritev(descriptor, all.baseAddress! + first, Int32(min(all.count - first, 1024)), position)
+      let count = try vectors.withUnsafeBufferPointer {
+        try body($0.baseAddress! + first, Int32(min($0.count - first, 1024)), position)
       }
-      if count < 0 {
-        if errno == EINTR { continue }
-        throw writeError()
-      }
-      if count == 0 { throw StorageError(.hostFailure, "can't write \(path): the host took no bytes") }
+      if count < 0 { continue }
+      if count == 0 { return false }
       position &+= off_t(count)
       var rest = count
       while first < vectors.count, rest >= vectors[first].iov_len {
@@ -144,6 +175,7 @@ package final class DiskFile {
         vectors[first].iov_len -= rest
       }
     }
+    return true
   }
 
   func write(at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws { try write(at: offset, [bytes]) }

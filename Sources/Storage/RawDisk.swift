@@ -27,13 +27,20 @@ final class RawDisk: BlockStorage {
     try file.readZeroFilled(at: offset, into: buffer)
   }
 
-  func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws {
-    try checkWritable(offset, UInt64(buffer.count), in: file.path)
-    if refusesForeignHeader, offset == 0, DiskFormat.probe(buffer) != .raw {
+  func read(at offset: UInt64, into pieces: [UnsafeMutableRawBufferPointer]) throws {
+    try checkRange(offset, pieces.reduce(0) { $0 + UInt64($1.count) }, in: file.path)
+    try file.readZeroFilled(at: offset, into: pieces)
+  }
+
+  func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws { try write(at: offset, from: [buffer]) }
+
+  func write(at offset: UInt64, from pieces: [UnsafeRawBufferPointer]) throws {
+    try checkWritable(offset, pieces.reduce(0) { $0 + UInt64($1.count) }, in: file.path)
+    if refusesForeignHeader, offset == 0, let first = pieces.first, DiskFormat.probe(first) != .raw {
       throw StorageError(
         .notPermitted, "the guest may not write a qcow2 header over \(file.path); open it with the format raw")
     }
-    try file.write(at: offset, buffer)
+    try file.write(at: offset, pieces)
   }
 
   func flush() throws {

@@ -84,7 +84,11 @@ final class CodeMemory {
   private let changes = UnsafeMutablePointer<(location: UnsafeMutablePointer<UInt8>, distance: Int32)>
     .allocate(capacity: CodeMemory.changeCapacity)
   private var changeCount = 0
-  private static let changeCapacity = 64
+  private static let changeCapacity = 512
+  /// Stretches since the last change.
+  private var quietStretches = 0
+  /// After so many, nothing more is waited for: some 0.1 s.
+  private static let quietLimit = 4096
 
   /// Leads a complete block's jump, whose distance is at `location`, to `target`. A settled one waits till there are
   /// several to be changed, and goes by way of what it led to, which becomes a jump, too.
@@ -105,7 +109,16 @@ final class CodeMemory {
     }
     changes[changeCount] = (location, distance)
     changeCount += 1
+    quietStretches = 0
     if changeCount == Self.changeCapacity { applyChanges() }
+  }
+
+  /// To be called once a stretch: few changes don't wait for ever.
+  @inline(__always)
+  func noteStretch() {
+    if changeCount == 0 { return }
+    quietStretches += 1
+    if quietStretches == Self.quietLimit { applyChanges() }
   }
 
   /// Where the host doesn't let settled code be changed it stays as it is.

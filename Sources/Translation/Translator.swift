@@ -74,6 +74,7 @@ package final class Translator: ExecutionEngine {
   private func execute(_ hart: Hart, _ budget: Int) {
     state.pointee.translator = Unmanaged.passUnretained(self).toOpaque()
     state.pointee.hostToPhysical = hostToPhysical
+    code.noteStretch()
     var remaining = Int64(budget)
     while remaining > 0 {
       let pc = state.pointee.pc

@@ -37,6 +37,44 @@ import Testing
     #expect(try folder.bytes(folder["disk.raw"]).count == 1024)
   }
 
+  /// More pieces than the host takes at once, of several sizes, in any order in memory, up to a last sector that the file
+  /// doesn't fill.
+  @Test(arguments: [DiskFormat.raw, .qcow2])
+  func transfersScatteredPieces(format: DiskFormat) throws {
+    var random = SeededGenerator(seed: 8)
+    let sizes = (0..<1500).map { 512 * (1 + $0 % 5) }
+    let total = sizes.reduce(0, +)
+    var content = random.bytes(total + 2048)
+    if format == .raw {
+      content.removeLast(100)
+      try folder.write(content, to: folder["disk"])
+    } else {
+      try DiskImage.create(path: folder["disk"], format: format, size: UInt64(content.count))
+    }
+    let disk = try DiskImage.open(path: folder["disk"], format: format)
+    if format == .qcow2 { try disk.write(content, at: 0) }
+    content += [UInt8](repeating: 0, count: Int(disk.byteCount) - content.count)
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: total, alignment: 512)
+    defer { memory.deallocate() }
+    /// The pieces lie in memory in the opposite order of that on the disk.
+    var end = total
+    let pieces = sizes.map { size in
+      end -= size
+      return UnsafeMutableRawBufferPointer(rebasing: memory[end..<end + size])
+    }
+    try disk.read(at: 2048, into: pieces)
+    #expect(pieces.flatMap { [UInt8]($0) } == Array(content[2048...]))
+    let fresh = random.bytes(total)
+    memory.copyBytes(from: fresh)
+    try disk.write(at: 512, from: pieces.map { UnsafeRawBufferPointer($0) })
+    content.replaceSubrange(512..<512 + total, with: pieces.flatMap { [UInt8]($0) })
+    #expect(try disk.allBytes() == content)
+    let sources = pieces.map { UnsafeRawBufferPointer($0) }
+    #expect(storageError { try disk.write(at: 4096, from: sources) }?.code == .outOfRange)
+    #expect(storageError { try disk.read(at: 4096, into: pieces) }?.code == .outOfRange)
+    try disk.close()
+  }
+
   @Test func refusesWhatIsOutside() throws {
     try DiskImage.create(path: folder["disk.raw"], format: .raw, size: 4096)
     try DiskImage.create(path: folder["disk.qcow2"], format: .qcow2, size: 4096)

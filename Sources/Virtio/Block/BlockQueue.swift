@@ -88,14 +88,10 @@ extension VirtioBlock {
       }
     }
     let done = attempt("read") {
-      var position = start
       if pieces.allSatisfy({ $0.count % 512 == 0 }) {
-        for piece in pieces {
-          try storage.read(at: position, into: piece)
-          position += UInt64(piece.count)
-        }
+        try storage.read(at: start, into: pieces)
       } else {
-        try readBounced(at: position, into: destination, count: count)
+        try readBounced(at: start, into: destination, count: count)
       }
     }
     guard done else { return .ioError }
@@ -132,14 +128,10 @@ extension VirtioBlock {
       }
     }
     let done = attempt("write") {
-      var position = start
       if pieces.allSatisfy({ $0.count % 512 == 0 }) {
-        for piece in pieces {
-          try storage.write(at: position, from: piece)
-          position += UInt64(piece.count)
-        }
+        try storage.write(at: start, from: pieces)
       } else {
-        try writeBounced(at: position, from: source)
+        try writeBounced(at: start, from: source)
       }
       if writesThrough { try storage.flush() }
     }
