@@ -32,7 +32,7 @@ enum SlotKind {
 /// The decoded instructions of one physical page, a slot for every half-word, filled as they are reached.
 ///
 /// `source` holds the bytes that were decoded. RISC-V promises nothing about code changes before FENCE.I, so the page
-/// is compared with its source only at its first use after one.
+/// is compared with its source only then; see `CodeChanges`.
 package struct CodePage {
   package static let slotCount = 2048
   /// Where an instruction begins that may end in the next page.

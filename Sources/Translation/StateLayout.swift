@@ -76,10 +76,6 @@ enum PinnedRegisters {
   static let all: [(guest: UInt8, host: HostRegister)] = [
     (1, .r12), (2, .rbx), (8, .rsi), (9, .r13), (10, .rdi), (11, .r8), (12, .r9), (13, .r10), (14, .r11), (15, .r14),
   ]
-  // Offsets in a `FetchEntry` and a `CodePage`.
-  static let fetchPage = Int32(MemoryLayout<FetchEntry>.offset(of: \.page)!)
-  static let fetchEntryPoints = Int32(MemoryLayout<FetchEntry>.offset(of: \.entryPoints)!)
-  static let pageSource = Int32(MemoryLayout<CodePage>.offset(of: \.source)!)
   static let remaining = HostRegister.r15
 
   /// By guest register; nil: it lives in memory.

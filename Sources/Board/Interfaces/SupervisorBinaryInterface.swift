@@ -203,8 +203,9 @@ struct SupervisorBinaryInterface {
     case 1:
       let buffer = try consoleBuffer(hart)
       let received = console.takeReceived(buffer.count)
-      UnsafeMutableRawBufferPointer(rebasing: buffer[..<received.count]).copyBytes(from: received)
-      memory.noteWrite(of: buffer)
+      let filled = UnsafeMutableRawBufferPointer(rebasing: buffer[..<received.count])
+      filled.copyBytes(from: received)
+      memory.noteWrite(of: filled)
       return UInt64(received.count)
     case 2:
       withUnsafeBytes(of: UInt8(truncatingIfNeeded: hart[x: 10])) { console.transmit($0) }
