@@ -1,5 +1,6 @@
 import Bus
 import Glibc
+import HostSystem
 import RISCV
 
 /// One decoded instruction, ready to be executed.
@@ -29,9 +30,9 @@ enum SlotKind {
   static let straddling: UInt8 = 3
 }
 
-/// The decoded instructions of one physical page, a slot for every half-word, filled as they are reached.
+/// The code of one physical page.
 ///
-/// `source` holds the bytes that were decoded. RISC-V promises nothing about code changes before FENCE.I, so the page
+/// `source` holds the bytes that were decoded or translated. RISC-V promises nothing about code changes before FENCE.I, so the page
 /// is compared with its source only then; see `CodeChanges`.
 package struct CodePage {
   package static let slotCount = 2048
@@ -40,8 +41,10 @@ package struct CodePage {
   package var physical: UInt64
   /// The hart's fence count at which the page agreed with memory.
   var epoch: UInt64
-  /// `slotCount` slots and the mark of the page's end. What is all zero is undecoded.
-  let slots: UnsafeMutablePointer<Slot>
+  /// The decoded instructions; nil where they have been given up for another page's. See `DecodedPages`.
+  fileprivate(set) var slots: UnsafeMutablePointer<Slot>?
+  /// Which of `DecodedPages` they are.
+  fileprivate var slotsPlace = 0
   package let source: UnsafeMutableRawPointer
   /// Where the engine's code for the instruction at each half-word is, and what else it notes about the page; nil until
   /// it has looked at the page. The engine's to allocate and to free.
@@ -49,15 +52,89 @@ package struct CodePage {
   /// It is among those of `CodeChanges`.
   var isSuspect = false
 
-  init(physical: UInt64, slots: UnsafeMutablePointer<Slot>, source: UnsafeMutableRawPointer) {
+  init(physical: UInt64, source: UnsafeMutableRawPointer) {
     self.physical = physical
     epoch = 0
-    self.slots = slots
     self.source = source
   }
 }
 
-/// A hart's decoded pages: a fixed number of places, found by physical page number, the oldest replaced first.
+/// The decoded instructions of the pages that were interpreted last: for each page `CodePage.slotCount` slots, one for
+/// every half-word, filled as they are reached, and the mark of the page's end. What is all zero is undecoded.
+///
+/// An engine leaves little to be interpreted, in many pages: it needs few of these, and they stay in the host's caches.
+struct DecodedPages {
+  static let usualCapacity = 4096
+  static let capacityBesideEngine = 1024
+
+  private struct Place {
+    var owner: UnsafeMutablePointer<CodePage>
+    let slots: UnsafeMutablePointer<Slot>
+    /// The slots that aren't zero, while they are few: the others needn't be touched again.
+    var filled = InlineArray<64, UInt16>(repeating: 0)
+    var filledCount = 0
+  }
+  private let places: UnsafeMutablePointer<Place>
+  private var count = 0
+  private var nextVictim = 0
+
+  init() { places = .allocate(capacity: Self.usualCapacity) }
+
+  func deallocate() {
+    for index in 0..<count { free(places[index].slots) }
+    places.deallocate()
+  }
+
+  /// Gives a page without slots some, all undecoded: another page's where there are `capacity` of them.
+  mutating func give(to page: UnsafeMutablePointer<CodePage>, capacity: Int) -> UnsafeMutablePointer<Slot> {
+    if count < capacity {
+      // Zero without being touched.
+      guard let memory = calloc(CodePage.slotCount + 1, MemoryLayout<Slot>.stride) else {
+        fatalError("no memory for the guest's code")
+      }
+      let slots = memory.bindMemory(to: Slot.self, capacity: CodePage.slotCount + 1)
+      slots[CodePage.slotCount].auxiliary = SlotKind.pageEnd
+      (places + count).initialize(to: Place(owner: page, slots: slots))
+      page.pointee.slots = slots
+      page.pointee.slotsPlace = count
+      count += 1
+      return slots
+    }
+    let place = places + nextVictim
+    empty(place.pointee.owner)
+    place.pointee.owner.pointee.slots = nil
+    place.pointee.owner = page
+    page.pointee.slots = place.pointee.slots
+    page.pointee.slotsPlace = nextVictim
+    nextVictim = (nextVictim + 1) % count
+    return place.pointee.slots
+  }
+
+  /// Notes that a slot of `page`, which has some, is filled.
+  func note(_ page: UnsafeMutablePointer<CodePage>, _ index: Int) {
+    let place = places + page.pointee.slotsPlace
+    if place.pointee.filledCount < place.pointee.filled.count {
+      place.pointee.filled[place.pointee.filledCount] = UInt16(truncatingIfNeeded: index)
+    }
+    place.pointee.filledCount += 1
+  }
+
+  /// Forgets what was decoded of `page`.
+  func empty(_ page: UnsafeMutablePointer<CodePage>) {
+    guard let slots = page.pointee.slots else { return }
+    let place = places + page.pointee.slotsPlace
+    if place.pointee.filledCount <= place.pointee.filled.count {
+      for index in 0..<place.pointee.filledCount {
+        memset(slots + Int(place.pointee.filled[index]), 0, MemoryLayout<Slot>.stride)
+      }
+    } else {
+      memset(slots, 0, CodePage.slotCount * MemoryLayout<Slot>.stride)
+    }
+    place.pointee.filledCount = 0
+  }
+}
+
+/// A hart's pages of code: a fixed number of places, found by physical page number, the oldest replaced first.
 struct CodePages {
   static let capacity = 16384
   private static let bucketBits = 16
@@ -82,11 +159,6 @@ struct CodePages {
   }
 
   func deallocate() {
-    for index in 0..<count {
-      free(pages[index].pointee.slots)
-      pages[index].pointee.source.deallocate()
-      pages[index].deallocate()
-    }
     pages.deallocate()
     free(buckets)
   }
@@ -105,7 +177,9 @@ struct CodePages {
   }
 
   /// A page for `physical`, which has none, emptied. Whoever holds fetch translations forgets them when `replaced`.
-  mutating func insert(_ physical: UInt64) -> (page: UnsafeMutablePointer<CodePage>, replaced: Bool) {
+  mutating func insert(
+    _ physical: UInt64, from arena: MemoryArena
+  ) -> (page: UnsafeMutablePointer<CodePage>, replaced: Bool) {
     let page: UnsafeMutablePointer<CodePage>
     let replaced = count == Self.capacity
     if replaced {
@@ -114,26 +188,16 @@ struct CodePages {
       remove(page)
       page.pointee.physical = physical
       place(page)
-      Self.empty(page)
     } else {
-      // Zero without being touched, most of it for ever: an engine needs few slots, or none.
-      guard let memory = calloc(CodePage.slotCount + 1, MemoryLayout<Slot>.stride) else {
-        fatalError("no memory for the guest's code")
-      }
-      let slots = memory.bindMemory(to: Slot.self, capacity: CodePage.slotCount + 1)
-      page = .allocate(capacity: 1)
-      page.initialize(
-        to: CodePage(physical: physical, slots: slots, source: .allocate(byteCount: 4096, alignment: 8)))
-      slots[CodePage.slotCount].auxiliary = SlotKind.pageEnd
+      guard let source = try? arena.allocate(4096), let memory = try? arena.allocate(MemoryLayout<CodePage>.stride)
+      else { fatalError("no memory for the guest's code") }
+      page = memory.bindMemory(to: CodePage.self, capacity: 1)
+      page.initialize(to: CodePage(physical: physical, source: source))
       pages[count] = page
       count += 1
       place(page)
     }
     return (page, replaced)
-  }
-
-  static func empty(_ page: UnsafeMutablePointer<CodePage>) {
-    memset(page.pointee.slots, 0, CodePage.slotCount * MemoryLayout<Slot>.stride)
   }
 
   private func place(_ page: UnsafeMutablePointer<CodePage>) {
@@ -203,9 +267,10 @@ extension Hart {
       }
       return page
     }
-    let (page, replaced) = codePages.insert(physical)
+    let (page, replaced) = codePages.insert(physical, from: codeArena)
     if replaced {
       translations.clearFetch()
+      decodedPages.empty(page)
       engine?.forget(page)
     }
     if isAlone, codeChanges.isStored(physical) { codeChanges.suspect(page) }
@@ -225,7 +290,7 @@ extension Hart {
     if let bytes = memory.bytes(at: physical, count: 4096) {
       if memcmp(bytes.baseAddress!, page.pointee.source, 4096) != 0 {
         page.pointee.source.copyMemory(from: bytes.baseAddress!, byteCount: 4096)
-        CodePages.empty(page)
+        decodedPages.empty(page)
         engine?.forget(page)
       }
     } else {
@@ -238,7 +303,7 @@ extension Hart {
         }
         page.pointee.source.storeBytes(of: UInt32(truncatingIfNeeded: word), toByteOffset: offset, as: UInt32.self)
       }
-      CodePages.empty(page)
+      decodedPages.empty(page)
       engine?.forget(page)
       if isAlone { codeChanges.suspect(page) }
     }
@@ -246,11 +311,24 @@ extension Hart {
     return true
   }
 
+  /// The decoded instructions of a page. They are its till those of another are asked for.
+  @inline(__always)
+  func slots(of page: UnsafeMutablePointer<CodePage>) -> UnsafeMutablePointer<Slot> {
+    page.pointee.slots ?? giveSlots(to: page)
+  }
+
+  @inline(never)
+  private func giveSlots(to page: UnsafeMutablePointer<CodePage>) -> UnsafeMutablePointer<Slot> {
+    decodedPages.give(
+      to: page, capacity: engine == nil ? DecodedPages.usualCapacity : DecodedPages.capacityBesideEngine)
+  }
+
   /// Decodes the instruction that begins at slot `index` of `page`.
   @inline(never)
   func decode(_ page: UnsafeMutablePointer<CodePage>, _ index: Int) {
     let half = page.pointee.source.loadUnaligned(fromByteOffset: index * 2, as: UInt16.self)
-    let slot = page.pointee.slots + index
+    let slot = slots(of: page) + index
+    decodedPages.note(page, index)
     if half & 3 == 3 {
       if index == CodePage.slotCount - 1 {
         slot.pointee.auxiliary = SlotKind.straddling

@@ -56,6 +56,9 @@ public final class Hart: @unchecked Sendable {
   }
   var fetchContext: UnsafeMutablePointer<TranslationCache.Context>
   var codePages: CodePages
+  var decodedPages: DecodedPages
+  /// What is kept about pages with code, by the hart and by its engine.
+  package let codeArena = MemoryArena()
   /// Counts how often all code had to be compared with memory before its next use.
   var codeEpoch: UInt64 = 1
   /// No other hart stores to this memory, so that `codeChanges` knows of all stores.
@@ -130,6 +133,7 @@ public final class Hart: @unchecked Sendable {
     let bare = translations.context(for: TranslationKey(satp: 0, mode: 3))
     fetchContext = bare
     codePages = CodePages()
+    decodedPages = DecodedPages()
     isAlone = configuration.isAlone
     codeChanges = CodeChanges(ramBase: memory.base.rawValue, ramSize: memory.size)
     state = .allocate(capacity: 1)
@@ -152,6 +156,7 @@ public final class Hart: @unchecked Sendable {
   deinit {
     translations.deallocate()
     codePages.deallocate()
+    decodedPages.deallocate()
     codeChanges.deallocate()
     state.deallocate()
     straddlingSlots.deallocate()

@@ -57,7 +57,7 @@ extension Hart {
         if remaining <= 0 { break outer }
         continue outer
       }
-      var base = isConfined ? straddlingSlots : codePage.pointee.slots
+      var base = isConfined ? straddlingSlots : slots(of: codePage)
       var pageStart = isConfined ? pc : pc & TranslationCache.pageMask
       var cursor = isConfined ? base : base + Int((pc & 0xFFF) >> 1)
 

@@ -19,8 +19,8 @@ extension Hart {
   /// has no other effect than on the hart's registers. False: it isn't one, or didn't complete; nothing has happened
   /// then that executing it again wouldn't do.
   package func executeRegisterInstruction(_ page: UnsafeMutablePointer<CodePage>, _ index: Int) -> Bool {
-    if page.pointee.slots[index].operation == .reserved { decode(page, index) }
-    let slot = page.pointee.slots[index]
+    if slots(of: page)[index].operation == .reserved { decode(page, index) }
+    let slot = slots(of: page)[index]
     let effects = slot.operation.effects
     if effects.contains(.accessesCSR) {
       let pc = state.pointee.pc

@@ -45,8 +45,8 @@ package struct TranslationCache {
   /// the first are found there by generated code, without a walk. Their tag is ~0 where they remember nothing.
   package static let secondCount = 4096
   static let totalCount = entryCount + secondCount
-  static let fetchEntryCount = 1024
-  package static let fetchIndexMask: UInt64 = 1023
+  static let fetchEntryCount = 4096
+  package static let fetchIndexMask: UInt64 = 4095
   package static let pageMask: UInt64 = ~0xFFF
 
   /// What stands in a slot that remembers nothing: its tag is of a page that belongs to another slot, and that neither

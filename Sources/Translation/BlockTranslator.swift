@@ -85,6 +85,8 @@ struct BlockTranslator {
   }
   private let waiting: UnsafeMutablePointer<WaitingJump>
   private var waitingCount = 0
+  /// The first of those that have been led to their blocks, and may be used again.
+  private var freeWaiting = PageTranslations.none
   private static let maximumWaiting = 1 << 20
 
   // Where registers are; see RegisterAllocation.swift.
@@ -186,6 +188,7 @@ struct BlockTranslator {
     assembler.cursor = cursor
     self.behind = behind
     waitingCount = 0
+    freeWaiting = PageTranslations.none
     map?.clear()
   }
 
@@ -382,10 +385,17 @@ struct BlockTranslator {
 
   /// Notes that `patch` is to be led to the block at `index` when there is one.
   mutating func wait(_ patch: Assembler.Patch, _ index: Int) {
-    guard waitingCount < Self.maximumWaiting else { return }
-    waiting[waitingCount] = WaitingJump(patch: patch, index: Int32(index), next: translations[waitingFor: index])
-    translations[waitingFor: index] = Int32(waitingCount)
-    waitingCount += 1
+    let item: Int32
+    if freeWaiting != PageTranslations.none {
+      item = freeWaiting
+      freeWaiting = waiting[Int(item)].next
+    } else {
+      guard waitingCount < Self.maximumWaiting else { return }
+      item = Int32(waitingCount)
+      waitingCount += 1
+    }
+    waiting[Int(item)] = WaitingJump(patch: patch, index: Int32(index), next: translations[waitingFor: index])
+    translations[waitingFor: index] = item
   }
 
   private mutating func resolve(_ index: Int, _ start: UInt32) {
@@ -400,6 +410,8 @@ struct BlockTranslator {
         } else {
           waiting[Int(previous)].next = next
         }
+        waiting[Int(item)].next = freeWaiting
+        freeWaiting = item
       } else {
         previous = item
       }

@@ -40,18 +40,53 @@ final class CodeMemory {
     }
     writable = write.assumingMemoryBound(to: UInt8.self)
     settledEnd = writable
+    completeEnd = writable
     self.count = count
+  }
+
+  // MARK: pages before they are needed
+
+  private static let stepAhead = 256 << 10
+
+  /// Has the host give the memory from `cursor` on before it is written and executed: by the step, not by the page,
+  /// each of which would trap twice. `end` is where that was done to, and is moved on.
+  @inline(__always)
+  func populate(_ end: inout UnsafeMutablePointer<UInt8>, from cursor: UnsafeMutablePointer<UInt8>) {
+    if cursor >= end { populateStep(&end, cursor) }
+  }
+
+  /// Where the host can't, it gives each page as it is touched.
+  @inline(never)
+  private func populateStep(_ end: inout UnsafeMutablePointer<UInt8>, _ cursor: UnsafeMutablePointer<UInt8>) {
+    let start = writable + ((cursor - writable) & ~(Self.stepAhead - 1))
+    end = min(start + Self.stepAhead, writable + count)
+    madvise(start, end - start, Int32(MADV_POPULATE_WRITE))
+    madvise(executablePlace(of: start), end - start, Int32(MADV_POPULATE_READ))
   }
 
   // MARK: large pages
 
   private static let largePage = 2 << 20
 
-  /// Settles what lies below `cursor` and fills whole large pages.
-  func settle(below cursor: UnsafeMutablePointer<UInt8>) {
-    while settles, cursor - settledEnd >= Self.largePage {
-      settles = settlePage()
-    }
+  /// What lies below is complete and fills whole large pages.
+  private var completeEnd: UnsafeMutablePointer<UInt8>
+  /// Stretches since that was last moved on.
+  private var stretchesSinceComplete = 0
+
+  /// Notes that what lies below `cursor` is complete. It is settled when no more has come for a while: a large page
+  /// costs the host much, and programs that begin have other things to do.
+  @inline(__always)
+  func noteComplete(below cursor: UnsafeMutablePointer<UInt8>) {
+    if cursor - completeEnd < Self.largePage { return }
+    completeEnd = writable + ((cursor - writable) & ~(Self.largePage - 1))
+    stretchesSinceComplete = 0
+  }
+
+  /// Stretches between one large page and the next, that no guest waits long.
+  private static let settleInterval = 64
+
+  private func settle() {
+    if settles { settles = settlePage() }
   }
 
   /// False where the host doesn't let it: all stays as it was.
@@ -116,6 +151,13 @@ final class CodeMemory {
   /// To be called once a stretch: few changes don't wait for ever.
   @inline(__always)
   func noteStretch() {
+    if settledEnd < completeEnd {
+      stretchesSinceComplete += 1
+      if stretchesSinceComplete == Self.quietLimit {
+        settle()
+        stretchesSinceComplete -= Self.settleInterval
+      }
+    }
     if changeCount == 0 { return }
     quietStretches += 1
     if quietStretches == Self.quietLimit { applyChanges() }
@@ -156,6 +198,7 @@ final class CodeMemory {
   /// Lets all of it be written again. What the first large page held is as before, the rest as nobody knows.
   func unsettle() {
     changeCount = 0
+    completeEnd = writable
     guard settledEnd != writable else { return }
     let size = settledEnd - writable
     let place = UnsafeMutableRawPointer(bitPattern: executable)

@@ -11,7 +11,7 @@ public enum EngineChoice: Codable, Hashable, Sendable {
   case audit(threshold: Int)
 
   /// Low, because translating took a twentieth of Debian's boot and interpreting more; not tuned further.
-  public static let usualThreshold = 12
+  public static let usualThreshold = 8
 
   /// How much slower than the host's the guest's clock goes. An audited guest gets less done in a second than its own
   /// timeouts (systemd's 90 seconds for a device) expect.

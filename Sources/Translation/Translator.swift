@@ -27,13 +27,15 @@ package final class Translator: ExecutionEngine {
   private var flushCount = 0
   private var entryCount = 0
   private var pages: [PageTranslations] = []
-  private let arena = MemoryArena()
   /// The entry points of a page that has none.
   private let absentPage: PageTranslations
   /// Where blocks begin in the code memory, behind the thunks.
   private let firstBlock: UnsafeMutablePointer<UInt8>
   /// Where what stands behind blocks begins. It is seldom executed, and lies apart to leave the rest dense.
   private let firstBehind: UnsafeMutablePointer<UInt8>
+  /// The code memory before them is populated.
+  private var populatedEnd: UnsafeMutablePointer<UInt8>
+  private var populatedBehindEnd: UnsafeMutablePointer<UInt8>
 
   /// Bytes of code memory of one hart at most. The host gives them as they are touched.
   static let largestCodeSize = 128 << 20
@@ -56,9 +58,11 @@ package final class Translator: ExecutionEngine {
     enter = unsafeBitCast(
       UnsafeRawPointer(bitPattern: thunks.enter), to: (@convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32).self)
     // Entry points that lead nowhere yet lead to the way out, with the offset in the page in eax.
-    absentPage = PageTranslations(try arena.allocate(PageTranslations.byteCount), absent: UInt32(thunks.exitDispatch))
+    absentPage = PageTranslations(try hart.codeArena.allocate(PageTranslations.byteCount), absent: UInt32(thunks.exitDispatch))
     firstBlock = assembler.cursor
     firstBehind = code.writable + code.count / 2
+    populatedEnd = code.writable
+    populatedBehindEnd = firstBehind
     block = BlockTranslator(code, assembler, thunks, behind: firstBehind)
     hart.absentEntryPoints = absentPage.entryPoints
   }
@@ -108,8 +112,11 @@ package final class Translator: ExecutionEngine {
           continue
         }
         if isFull { flush() }
+        code.populate(&populatedEnd, from: block.assembler.cursor)
+        code.populate(&populatedBehindEnd, from: block.behind)
         target = block.translate(page, translations, index, nextHalf: nextHalf.value)
-        code.settle(below: block.assembler.cursor)
+        // With a map, what is led elsewhere often lies there, too.
+        if block.map == nil { code.noteComplete(below: block.assembler.cursor) }
         note(page, index, target)
       }
       state.pointee.remaining = remaining
@@ -201,9 +208,8 @@ package final class Translator: ExecutionEngine {
   // MARK: pages
 
   private func addTranslations(to page: UnsafeMutablePointer<CodePage>) -> UnsafeMutablePointer<UInt32> {
-    guard let memory = try? arena.allocate(PageTranslations.byteCount) else {
-      fatalError("no memory for the guest's code")
-    }
+    let memory = try? hart._withUnsafeGuaranteedRef { try $0.codeArena.allocate(PageTranslations.byteCount) }
+    guard let memory else { fatalError("no memory for the guest's code") }
     let translations = PageTranslations(memory, absent: UInt32(truncatingIfNeeded: thunks.exitDispatch))
     pages.append(translations)
     page.pointee.entryPoints = translations.entryPoints
@@ -222,6 +228,8 @@ package final class Translator: ExecutionEngine {
     flushCount += 1
     for page in pages { page.clear(UInt32(truncatingIfNeeded: thunks.exitDispatch)) }
     code.unsettle()
+    populatedEnd = firstBlock
+    populatedBehindEnd = firstBehind
     block.clear(from: firstBlock, behind: firstBehind)
   }
 
