@@ -49,21 +49,21 @@ public final class Hart: @unchecked Sendable {
   package let x: UnsafeMutablePointer<UInt64>
   package let decoder: Decoder
   let highestTranslationMode: UInt64
-  var translations: TranslationCache
+  @exclusivity(unchecked) var translations: TranslationCache
   var dataContext: UnsafeMutablePointer<TranslationCache.Context> {
     get { state.pointee.dataContext.assumingMemoryBound(to: TranslationCache.Context.self) }
     set { state.pointee.dataContext = UnsafeMutableRawPointer(newValue) }
   }
   var fetchContext: UnsafeMutablePointer<TranslationCache.Context>
-  var codePages: CodePages
-  var decodedPages: DecodedPages
+  @exclusivity(unchecked) var codePages: CodePages
+  @exclusivity(unchecked) var decodedPages: DecodedPages
   /// What is kept about pages with code, by the hart and by its engine.
-  package let codeArena = MemoryArena()
+  package let codeArena: MemoryArena
   /// Counts how often all code had to be compared with memory before its next use.
-  var codeEpoch: UInt64 = 1
+  @exclusivity(unchecked) var codeEpoch: UInt64 = 1
   /// No other hart stores to this memory, so that `codeChanges` knows of all stores.
   let isAlone: Bool
-  var codeChanges: CodeChanges
+  @exclusivity(unchecked) var codeChanges: CodeChanges
   /// A page of one instruction, for one that lies across a page border or in a page of mixed protection.
   let straddlingSlots: UnsafeMutablePointer<Slot>
   /// The last fetch was from a page whose bytes don't all have one protection: only the instruction at pc, which stands
@@ -129,7 +129,8 @@ public final class Hart: @unchecked Sendable {
     ramHost = memory.host
     decoder = Decoder(extensions: configuration.extensions)
     highestTranslationMode = UInt64((configuration.virtualAddressBits - 39) / 9 + 8)
-    translations = TranslationCache()
+    codeArena = MemoryArena()
+    translations = TranslationCache(codeArena)
     let bare = translations.context(for: TranslationKey(satp: 0, mode: 3))
     fetchContext = bare
     codePages = CodePages()

@@ -1,3 +1,5 @@
+import HostSystem
+
 /// One remembered data translation. The interpreter takes it for an access when `tag` equals the address with its offset
 /// in the page cleared, except for the bits that natural alignment wants zero: a misaligned access never matches.
 /// Generated code takes it when the address is `tag` or above it by less than a page, with room for the access's width.
@@ -108,16 +110,27 @@ package struct TranslationCache {
   private let emptyEntries: UnsafeMutablePointer<TranslationEntry>
   private var useCounter: UInt64 = 0
 
-  init() {
+  /// Tables lie together in large pages: generated code looks into them all the time.
+  private static func table<Entry>(
+    of type: Entry.Type, _ count: Int, _ arena: MemoryArena
+  ) -> UnsafeMutablePointer<Entry> {
+    guard let memory = try? arena.allocate(count * MemoryLayout<Entry>.stride) else {
+      fatalError("no memory for remembered translations")
+    }
+    return memory.bindMemory(to: Entry.self, capacity: count)
+  }
+
+  /// The tables' memory is the arena's.
+  init(_ arena: MemoryArena) {
     emptyEntries = .allocate(capacity: Self.totalCount)
     for slot in 0..<Self.entryCount { (emptyEntries + slot).initialize(to: Self.invalid(slot)) }
     (emptyEntries + Self.entryCount).initialize(
       repeating: TranslationEntry(tag: ~0, addend: 0), count: Self.secondCount)
     contexts = .allocate(capacity: Self.contextCount)
     for index in 0..<Self.contextCount {
-      let read = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.totalCount)
-      let write = UnsafeMutablePointer<TranslationEntry>.allocate(capacity: Self.totalCount)
-      let fetch = UnsafeMutablePointer<FetchEntry>.allocate(capacity: Self.fetchEntryCount)
+      let read = Self.table(of: TranslationEntry.self, Self.totalCount, arena)
+      let write = Self.table(of: TranslationEntry.self, Self.totalCount, arena)
+      let fetch = Self.table(of: FetchEntry.self, Self.fetchEntryCount, arena)
       (contexts + index).initialize(
         to: Context(
           key: TranslationKey(satp: 0, mode: ~0), lastUse: 0, isValid: false, largeLow: (0, 0), largeHigh: (0, 0),
@@ -127,9 +140,6 @@ package struct TranslationCache {
 
   func deallocate() {
     for index in 0..<Self.contextCount {
-      contexts[index].read.deallocate()
-      contexts[index].write.deallocate()
-      contexts[index].fetch.deallocate()
       contexts[index].pages.deallocate()
       contexts[index].fetchPages.deallocate()
     }

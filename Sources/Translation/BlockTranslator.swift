@@ -6,10 +6,11 @@ import RISCV
 ///
 /// The block subtracts the number of its instructions from the count of those left when it begins, and gives back what
 /// it didn't execute where it is left early.
-struct BlockTranslator {
+struct BlockTranslator: ~Copyable {
   var assembler: Assembler
   let thunks: Thunks
   private let code: CodeMemory
+  private let decoder = Decoder(extensions: .yadori)
   private let absent: UInt32
 
   /// Where what stands behind blocks goes next, in the mapping that can be written.
@@ -172,7 +173,7 @@ struct BlockTranslator {
     translations = PageTranslations(UnsafeMutablePointer(bitPattern: 8)!)
   }
 
-  func deallocate() {
+  deinit {
     steps.deallocate()
     events.deallocate()
     snapshots.deallocate()
@@ -314,12 +315,12 @@ struct BlockTranslator {
         if offset == CodePage.lastHalf {
           // It depends on the next page, and has a block of its own.
           guard stepCount == 0, let nextHalf else { return stepCount == 0 ? .interpreter(offset) : .next(offset) }
-          instruction = Self.decoder.decode(UInt32(half) | UInt32(nextHalf) << 16)
+          instruction = decoder.decode(UInt32(half) | UInt32(nextHalf) << 16)
         } else {
-          instruction = Self.decoder.decode(source.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+          instruction = decoder.decode(source.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
         }
       } else {
-        instruction = Self.decoder.decode(UInt32(half))
+        instruction = decoder.decode(UInt32(half))
       }
       if Self.isForInterpreter(instruction) { return .interpreter(offset) }
       (steps + stepCount).initialize(to: Step(instruction, offset: offset))
@@ -341,8 +342,6 @@ struct BlockTranslator {
     }
     return .next(offset)
   }
-
-  private static let decoder = Decoder(extensions: .yadori)
 
   /// What ends a block because it changes what generated code relies on, or traps.
   private static func isForInterpreter(_ instruction: Instruction) -> Bool {
@@ -370,14 +369,16 @@ struct BlockTranslator {
   /// How many instructions the block has counted and not executed when it is left before the present step.
   var uncounted: Int { stepCount - current }
 
-  /// Jumps to a place of this page, whose block may be still to come. All instructions counted are executed.
-  mutating func emitJump(toOffset offset: Int) {
+  /// Jumps to a place of this page, whose block may be still to come. All instructions counted are executed. What is
+  /// reached about as often as this block gets its own when it is reached next.
+  mutating func emitJump(toOffset offset: Int, isUsual: Bool = true) {
     let index = offset >> 1
     let target = translations.entryPoints[index]
     if target != absent {
       assembler.jump(UInt(target))
     } else {
       let patch = assembler.jump()
+      if isUsual { translations.heat[index] = .max }
       wait(patch, index)
       postpone(.link(patch, offset))
     }
@@ -605,7 +606,11 @@ struct BlockTranslator {
       assembler.fillHere(patch)
       emitCanonical(snapshot, unextended)
       giveBack(count)
-      if offset >= 0, offset < 4096 { emitJump(toOffset: Int(offset)) } else { emitFarJump(offset, isCall: false) }
+      if offset >= 0, offset < 4096 {
+        emitJump(toOffset: Int(offset), isUsual: false)
+      } else {
+        emitFarJump(offset, isCall: false)
+      }
     case .farMiss(let patch, let inPage):
       assembler.fillHere(patch)
       assembler.loadAddress(.rax, HostAddress(.rdx, inPage))

@@ -114,6 +114,7 @@ extension BlockTranslator {
 
   /// Whether the step before `index` was the same round with its operands exchanged, as programs do it for the other half
   /// of the block: rounds treat all columns alike, so the upper half of what that step left in xmm0 is the result.
+  @inline(__always)
   private func isOtherHalf(at index: Int) -> Bool {
     guard index > 0 else { return false }
     let (before, i) = (steps[index - 1].instruction, steps[index].instruction)

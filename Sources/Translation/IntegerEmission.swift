@@ -24,7 +24,7 @@ extension BlockTranslator {
     isCarryLeft = isCarryNext
     isCarryNext = false
     let isWord = isWordResult(i)
-    let wasUnextended = passesUnextended(i)
+    let wasUnextended = Self.passesUnextended(i, unextended)
     emitOperation(step)
     forgetPending()
     guard step.target != 0 else { return }
@@ -472,6 +472,7 @@ extension BlockTranslator {
   }
 
   /// Whether the next step asks for the carry of this addition: whether the sum is below one of its parts.
+  @inline(__always)
   private func isCarryWanted(_ i: Instruction) -> Bool {
     guard current + 1 < stepCount, i.rs1 != 0, i.rs2 != 0 else { return false }
     let next = steps[current + 1].instruction

@@ -88,6 +88,7 @@ extension BlockTranslator {
   func event(_ register: UInt8, from index: Int) -> Event { events[index * Self.eventStride + Int(register)] }
 
   /// How many steps from `index` on read a register before it is overwritten, as far as `limit`.
+  @inline(__always)
   private func reads(of register: UInt8, from index: Int, limit: Int) -> Int {
     var count = 0
     var next = event(register, from: index)

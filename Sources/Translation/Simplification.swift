@@ -77,6 +77,7 @@ extension BlockTranslator {
   }
 
   /// Whether the value that a register has before `index` is overwritten there, or later before anybody can see it.
+  @inline(__always)
   private func isUnseen(_ register: UInt8, after index: Int) -> Bool {
     if steps[index].target == register { return true }
     for step in index + 1..<stepCount {
@@ -86,6 +87,7 @@ extension BlockTranslator {
     return false
   }
 
+  @inline(__always)
   private func skip(_ index: Int) {
     var nothing = replacement(of: steps[index].instruction, .addi, 0, 0)
     nothing.rd = 0

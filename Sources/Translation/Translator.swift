@@ -67,10 +67,6 @@ package final class Translator: ExecutionEngine {
     hart.absentEntryPoints = absentPage.entryPoints
   }
 
-  deinit {
-    block.deallocate()
-  }
-
   // MARK: running
 
   package func execute(_ budget: Int) { hart._withUnsafeGuaranteedRef { execute($0, budget) } }

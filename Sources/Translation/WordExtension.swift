@@ -45,6 +45,7 @@ extension BlockTranslator {
   }
 
   /// Whether the result of a step is a sign-extended 32-bit value, judged before it is emitted.
+  @inline(__always)
   func isWordResult(_ i: Instruction) -> Bool {
     func isWord(_ register: UInt8) -> Bool { words & 1 << UInt32(register) != 0 }
     switch i.operation {
@@ -60,7 +61,7 @@ extension BlockTranslator {
   }
 
   /// Whether the result of a step is as unextended as its sources, which `prepareSources` has left so.
-  func passesUnextended(_ i: Instruction) -> Bool {
+  static func passesUnextended(_ i: Instruction, _ unextended: UInt32) -> Bool {
     switch i.operation {
     case .addi where i.immediate == 0: return unextended & 1 << UInt32(i.rs1) != 0
     case .and, .or, .xor: return unextended & (1 << UInt32(i.rs1) | 1 << UInt32(i.rs2)) != 0
