@@ -21,7 +21,12 @@ final class CodeMemory {
   private var settles = HostResources.hasLargePages
 
   /// Throws `HostError` where the host refuses executable memory.
-  init(count: Int) throws {
+  ///
+  /// - Parameters:
+  ///   - count: bytes, a multiple of the page size.
+  ///   - quietLimit: stretches without new code or changes after which code is settled or changed.
+  init(count: Int, quietLimit: Int) throws {
+    self.quietLimit = quietLimit
     let flags = Int32(MAP_SHARED) | Int32(MAP_ANONYMOUS) | Int32(MAP_NORESERVE)
     let write = mmap(nil, count, PROT_READ | PROT_WRITE, flags, -1, 0)
     guard let write, write != MAP_FAILED else { throw HostError.last("can't map memory for generated code") }
@@ -122,8 +127,8 @@ final class CodeMemory {
   private static let changeCapacity = 512
   /// Stretches since the last change.
   private var quietStretches = 0
-  /// After so many, nothing more is waited for: some 0.1 s.
-  private static let quietLimit = 4096
+  /// After so many, nothing more is waited for.
+  private let quietLimit: Int
 
   /// Leads a complete block's jump, whose distance is at `location`, to `target`. A settled one waits till there are
   /// several to be changed, and goes by way of what it led to, which becomes a jump, too.
@@ -153,14 +158,14 @@ final class CodeMemory {
   func noteStretch() {
     if settledEnd < completeEnd {
       stretchesSinceComplete += 1
-      if stretchesSinceComplete == Self.quietLimit {
+      if stretchesSinceComplete == quietLimit {
         settle()
         stretchesSinceComplete -= Self.settleInterval
       }
     }
     if changeCount == 0 { return }
     quietStretches += 1
-    if quietStretches == Self.quietLimit { applyChanges() }
+    if quietStretches == quietLimit { applyChanges() }
   }
 
   /// Where the host doesn't let settled code be changed it stays as it is.

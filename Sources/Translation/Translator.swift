@@ -37,6 +37,9 @@ package final class Translator: ExecutionEngine {
   private var populatedEnd: UnsafeMutablePointer<UInt8>
   private var populatedBehindEnd: UnsafeMutablePointer<UInt8>
 
+  /// Some 0.1 s of busy stretches.
+  package static let usualQuietLimit = 4096
+
   /// Bytes of code memory of one hart at most. The host gives them as they are touched.
   static let largestCodeSize = 128 << 20
 
@@ -46,13 +49,14 @@ package final class Translator: ExecutionEngine {
   /// - Parameters:
   ///   - threshold: how often a place in the guest's code is reached before it is translated, 1...255.
   ///   - codeSize: bytes of code memory, a multiple of the page size and at least 1 MiB.
-  package init(_ hart: Hart, threshold: Int, codeSize: Int) throws {
+  ///   - quietLimit: stretches without new code after which what is complete moves to large pages.
+  package init(_ hart: Hart, threshold: Int, codeSize: Int, quietLimit: Int = Translator.usualQuietLimit) throws {
     try HostInstructions.check()
     self.hart = .passUnretained(hart)
     state = hart.state
     hostToPhysical = hart.memory.base.rawValue &- UInt64(UInt(bitPattern: hart.memory.host))
     self.threshold = UInt8(max(1, min(255, threshold)))
-    code = try CodeMemory(count: codeSize)
+    code = try CodeMemory(count: codeSize, quietLimit: quietLimit)
     var assembler = Assembler(code.writable, executableOffset: code.executableOffset)
     thunks = Thunks(&assembler)
     enter = unsafeBitCast(

@@ -110,7 +110,7 @@ import Translation
   @Test(arguments: [1 << 20, 6 << 20])
   func aHartWithoutRoomForMoreCodeBeginsAnew(codeSize: Int) throws {
     let harness = try TranslationHarness(.interpreter)
-    let translator = try Translator(harness.hart, threshold: 1, codeSize: codeSize)
+    let translator = try Translator(harness.hart, threshold: 1, codeSize: codeSize, quietLimit: 1)
     harness.hart.engine = translator
     // 1 MiB of jumps over an instruction: more than there is room for, executed several times.
     var words: [UInt32] = []
