@@ -50,7 +50,9 @@ package final class Translator: ExecutionEngine {
   ///   - threshold: how often a place in the guest's code is reached before it is translated, 1...255.
   ///   - codeSize: bytes of code memory, a multiple of the page size and at least 1 MiB.
   ///   - quietLimit: stretches without new code after which what is complete moves to large pages.
-  package init(_ hart: Hart, threshold: Int, codeSize: Int, quietLimit: Int = Translator.usualQuietLimit) throws {
+  package init(
+    _ hart: Hart, threshold: Int, codeSize: Int, quietLimit: Int = Translator.usualQuietLimit
+  ) throws {
     try HostInstructions.check()
     self.hart = .passUnretained(hart)
     state = hart.state
