@@ -64,7 +64,8 @@ package final class Translator: ExecutionEngine {
     enter = unsafeBitCast(
       UnsafeRawPointer(bitPattern: thunks.enter), to: (@convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32).self)
     // Entry points that lead nowhere yet lead to the way out, with the offset in the page in eax.
-    absentPage = PageTranslations(try hart.codeArena.allocate(PageTranslations.byteCount), absent: UInt32(thunks.exitDispatch))
+    absentPage = PageTranslations(
+      try hart.codeArena.allocate(PageTranslations.byteCount), absent: UInt32(thunks.exitDispatch))
     firstBlock = assembler.cursor
     firstBehind = code.writable + code.count / 2
     populatedEnd = code.writable
