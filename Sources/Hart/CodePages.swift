@@ -32,8 +32,8 @@ enum SlotKind {
 
 /// The code of one physical page.
 ///
-/// `source` holds the bytes that were decoded or translated. RISC-V promises nothing about code changes before FENCE.I, so the page
-/// is compared with its source only then; see `CodeChanges`.
+/// `source` holds the bytes that were decoded or translated. RISC-V promises nothing about code changes before FENCE.I,
+/// so the page is compared with its source only then; see `CodeChanges`.
 package struct CodePage {
   package static let slotCount = 2048
   /// Where an instruction begins that may end in the next page.

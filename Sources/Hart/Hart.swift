@@ -41,14 +41,15 @@ public final class Hart: @unchecked Sendable {
 
   package let memory: GuestMemory
   package let state: UnsafeMutablePointer<HartState>
-  /// x0...x31 of `state`, and the place that takes writes to x0.
   /// Where RAM is for the guest, how large it is, and where it is here: `memory`'s, at hand.
   let ramBase: UInt64
   let ramSize: UInt64
   let ramHost: UnsafeMutableRawPointer
+  /// x0...x31 of `state`, and the place that takes writes to x0.
   package let x: UnsafeMutablePointer<UInt64>
   package let decoder: Decoder
   let highestTranslationMode: UInt64
+  // Looked into at each miss: the checks of exclusive access cost more than the look. Only the hart's thread does.
   @exclusivity(unchecked) var translations: TranslationCache
   var dataContext: UnsafeMutablePointer<TranslationCache.Context> {
     get { state.pointee.dataContext.assumingMemoryBound(to: TranslationCache.Context.self) }
