@@ -6,6 +6,16 @@ import Synchronization
 package struct HartState {
   /// x0...x31, then a place that takes the writes to x0: the decoder renames a destination of x0 to 32.
   package var x = InlineArray<33, UInt64>(repeating: 0)
+
+  // What generated code uses most, near the registers.
+
+  /// Translation caches of the present contexts; see `TranslationCache`.
+  package var readEntries: UnsafeMutablePointer<TranslationEntry>
+  package var writeEntries: UnsafeMutablePointer<TranslationEntry>
+  package var fetchEntries: UnsafeMutablePointer<FetchEntry>
+  /// The virtual address of the page that generated code executes.
+  package var pageBase: UInt64 = 0
+
   /// f0...f31. A single-precision value is NaN-boxed in the low half.
   package var f = InlineArray<32, UInt64>(repeating: 0)
   package var pc: UInt64 = 0
@@ -14,10 +24,6 @@ package struct HartState {
   package var floatingPointFlags: UInt8 = 0
   package var floatingPointRounding: UInt8 = 0
 
-  /// Translation caches of the present contexts; see `TranslationCache`.
-  package var readEntries: UnsafeMutablePointer<TranslationEntry>
-  package var writeEntries: UnsafeMutablePointer<TranslationEntry>
-  package var fetchEntries: UnsafeMutablePointer<FetchEntry>
   /// The `TranslationCache.Context` of the present loads and stores, and the one that holds when SUM changes; nil: not
   /// known. S-mode code that generated code has been made of changes between them.
   package var dataContext: UnsafeMutableRawPointer
@@ -76,8 +82,6 @@ package struct HartState {
   package var remaining: Int64 = 0
   /// `retired` plus `remaining`: what `retired` will be at the end of the stretch.
   package var horizon: UInt64 = 0
-  /// The virtual address of the page that generated code executes.
-  package var pageBase: UInt64 = 0
   /// Where the host's stack stood when generated code was entered, and the bounds of the guest return addresses on it.
   package var hostStack: UInt64 = 0
   package var returnStackBase: UInt64 = 0

@@ -68,6 +68,12 @@ struct BlockTranslator: ~Copyable {
 
   let steps: UnsafeMutablePointer<Step>
   var stepCount = 0
+  /// The block that was translated last runs into the one at this offset of its page, which has to be translated next;
+  /// nil: it doesn't.
+  private(set) var following: Int?
+  private var mayRunOn = false
+  /// Whether the trace has conditional branches: what stands at its end may be seldom reached.
+  private var hasBranches = false
   /// Told where the code of each instruction is; nil where nobody wants to know.
   var map: CodeMap?
   /// Blocks and guest instructions translated since the machine was new.
@@ -113,7 +119,10 @@ struct BlockTranslator: ~Copyable {
   /// The loop's accesses have been looked up, and it counts its own turns.
   var countsDown = false
 
+  var heat = HeatTable()
+
   // The state of the block that is being translated.
+  private var page: UnsafeMutablePointer<CodePage>
   var translations: PageTranslations
   /// The step that is being emitted.
   var current = 0
@@ -170,6 +179,7 @@ struct BlockTranslator: ~Copyable {
     openGroups = .allocate(capacity: Self.rootCount)
     known = .allocate(capacity: 32)
     known.initialize(repeating: .nothing, count: 32)
+    page = UnsafeMutablePointer(bitPattern: 8)!
     translations = PageTranslations(UnsafeMutablePointer(bitPattern: 8)!)
   }
 
@@ -182,6 +192,7 @@ struct BlockTranslator: ~Copyable {
     groups.deallocate()
     openGroups.deallocate()
     known.deallocate()
+    heat.deallocate()
   }
 
   /// Forgets all blocks; the next begins at `cursor`.
@@ -190,22 +201,29 @@ struct BlockTranslator: ~Copyable {
     self.behind = behind
     waitingCount = 0
     freeWaiting = PageTranslations.none
+    heat.clear()
     map?.clear()
   }
 
-  /// Whether there is room for another block's jumps.
-  var isFull: Bool { waitingCount + 2 * Self.maximumDeferred > Self.maximumWaiting }
+  /// Whether there is room for the jumps of so many more blocks.
+  func hasRoom(forBlocks count: Int) -> Bool {
+    waitingCount + (count + 1) * Self.maximumDeferred <= Self.maximumWaiting
+  }
 
   /// Translates the block that begins at half-word `index` of `page`, and returns its address. A block whose accesses
   /// aren't grouped is for whoever asks for it; jumps don't find it.
   ///
-  /// - Parameter nextHalf: for an instruction that begins with the page's last two bytes: its other half.
+  /// - Parameters:
+  ///   - nextHalf: for an instruction that begins with the page's last two bytes: its other half.
+  ///   - mayRunOn: whether the block may run into the one that is reached next, see `following`.
   mutating func translate(
     _ page: UnsafeMutablePointer<CodePage>, _ translations: PageTranslations, _ index: Int, isGrouping: Bool = true,
-    nextHalf: UInt16? = nil
+    nextHalf: UInt16? = nil, mayRunOn: Bool = false
   ) -> UInt32 {
+    self.page = page
     self.translations = translations
-    let end = trace(page, index * 2, nextHalf)
+    following = nil
+    let end = trace(index * 2, nextHalf)
     groupCount = 0
     if isGrouping { planGroups() }
     if stepCount > 2 { simplify() }
@@ -240,11 +258,14 @@ struct BlockTranslator: ~Copyable {
       } else {
         assembler.arithmetic(.sub, StateLayout.remaining, immediate: Int32(stepCount))
       }
-      let patch = assembler.jump(if: .negative)
+      let patch = assembler.jump(if: .less)
       postpone(.budget(patch))
     }
+    // What is emitted behind the block stands in the way where a map wants it there.
+    self.mayRunOn = mayRunOn && map == nil && loopAccessCount == 0
     emitSteps(end)
     if loopAccessCount > 0, let loop, let turn {
+      self.mayRunOn = mayRunOn && map == nil
       assembler.fillHere(turn)
       loopUnextended = unextendedAtHead(of: loop.map)
       emitLoopLookups(loop.map, otherwise: plain)
@@ -291,7 +312,7 @@ struct BlockTranslator: ~Copyable {
     switch end {
     case .jump: break
     case .next(let offset):
-      if offset < 4096 { emitJump(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
+      if offset < 4096 { emitEnd(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
     case .interpreter(let offset):
       assembler.moveImmediate(.rax, UInt64(offset))
       assembler.jump(thunks.exitInterpretOne)
@@ -301,10 +322,11 @@ struct BlockTranslator: ~Copyable {
   // MARK: the trace
 
   /// Decodes the trace that begins at `start`.
-  private mutating func trace(_ page: UnsafeMutablePointer<CodePage>, _ start: Int, _ nextHalf: UInt16?) -> End {
+  private mutating func trace(_ start: Int, _ nextHalf: UInt16?) -> End {
     let source = page.pointee.source
     var offset = start
     stepCount = 0
+    hasBranches = false
     var limit = Self.maximumStraightLength
     while stepCount < limit {
       if offset >= 4096 { return .next(offset) }
@@ -334,6 +356,7 @@ struct BlockTranslator: ~Copyable {
         offset = Int(target)
       case .jalr: return .jump
       case .beq, .bne, .blt, .bge, .bltu, .bgeu:
+        hasBranches = true
         offset += Int(instruction.length)
         if instruction.immediate <= 0 { return .next(offset) }
         limit = Self.maximumLength
@@ -378,9 +401,18 @@ struct BlockTranslator: ~Copyable {
       assembler.jump(UInt(target))
     } else {
       let patch = assembler.jump()
-      if isUsual { translations.heat[index] = .max }
+      if isUsual { heat.heat(page, index) }
       wait(patch, index)
       postpone(.link(patch, offset))
+    }
+  }
+
+  /// Ends the block with a way on to a place of this page. Where there is no block yet, it is to follow right here.
+  mutating func emitEnd(toOffset offset: Int) {
+    if mayRunOn, !hasBranches, offset != CodePage.lastHalf, translations.entryPoints[offset >> 1] == absent {
+      following = offset
+    } else {
+      emitJump(toOffset: offset)
     }
   }
 
@@ -437,8 +469,7 @@ struct BlockTranslator: ~Copyable {
   /// Looks up the page whose address is in rdx among the remembered fetch translations; leaves the entry's address in
   /// rcx. Returns the jump that is taken where it isn't there.
   private static func emitFetchEntry(_ a: inout Assembler) -> Assembler.Patch {
-    a.move(.rcx, .rdx, .long)
-    a.shift(.right, .rcx, by: 7, .long)
+    a.rotateRight(.rcx, .rdx, by: 7, .long)
     a.arithmetic(.and, .rcx, immediate: Int32(TranslationCache.fetchIndexMask) << 5, .long)
     a.arithmetic(.add, .rcx, StateLayout.fetchEntries)
     a.arithmetic(.compare, .rdx, HostAddress(.rcx, 0))
@@ -498,7 +529,7 @@ struct BlockTranslator: ~Copyable {
     // Behind a call at the page's end it is the next page's.
     if offset >= 4096 { assembler.arithmetic(.sub, .rax, immediate: 4096) }
     assembler.store(StateLayout.pageBase, .rax)
-    if offset < 4096 { emitJump(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
+    if offset < 4096 { emitEnd(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
   }
 
   // MARK: what stands behind the block

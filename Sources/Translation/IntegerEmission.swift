@@ -742,9 +742,8 @@ extension BlockTranslator {
       return emitTurn(loop.head, loop.map)
     }
     let isInPage = target >= 0 && target < 4096
-    if i.rd == 0, isInPage, target > Int64(step.offset) { return emitJump(toOffset: Int(target)) }
     guard i.rd == 1 else {
-      if isInPage { emitJump(toOffset: Int(target)) } else { emitFarJump(target, isCall: false) }
+      if isInPage { emitEnd(toOffset: Int(target)) } else { emitFarJump(target, isCall: false) }
       return
     }
     emitPushReturn()

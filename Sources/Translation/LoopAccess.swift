@@ -154,7 +154,7 @@ extension BlockTranslator {
     } else {
       assembler.arithmetic(.sub, StateLayout.remaining, immediate: Int32(stepCount))
     }
-    postpone(.lookUpAgain(assembler.jump(if: .negative), again))
+    postpone(.lookUpAgain(assembler.jump(if: .less), again))
   }
 
   /// Looks up one register's page, and lowers the number of turns to what stays on it.

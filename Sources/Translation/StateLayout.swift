@@ -1,9 +1,9 @@
 import Hart
 
-/// Where generated code finds what it uses: rbp points into the middle of x0...x31, so that their displacements fit a
-/// signed byte.
+/// Where generated code finds what it uses: rbp points behind x0...x31's middle, so that the displacements of x5...x31 and
+/// of the words behind them fit a signed byte.
 enum StateLayout {
-  static let bias: Int32 = 128
+  static let bias: Int32 = 168
 
   private static func displacement(_ path: PartialKeyPath<HartState>) -> Int32 {
     Int32(MemoryLayout<HartState>.offset(of: path)!) - bias

@@ -101,27 +101,21 @@ package final class Translator: ExecutionEngine {
         }
       }
       let page = entry.pointee.page.unsafelyUnwrapped
-      let translations = PageTranslations(page.pointee.entryPoints ?? addTranslations(to: page))
-      entry.pointee.entryPoints = translations.entryPoints
       let index = Int(pc & 0xFFF) >> 1
-      var target = translations.entryPoints[index]
+      var entryPoints = page.pointee.entryPoints ?? absentPage.entryPoints
+      var target = entryPoints[index]
       if target == UInt32(truncatingIfNeeded: thunks.exitDispatch) {
-        let heat = translations.heat[index]
         let nextHalf = nextHalf(page, index, base)
-        if heat < threshold - 1 || nextHalf.isUnknown {
-          if heat < threshold - 1 { translations.heat[index] = heat + 1 }
+        if !block.heat.reach(page, index, threshold: threshold) || nextHalf.isUnknown {
           interpret(hart, Int(remaining), &remaining, untilJump: true)
           if mustLeave(hart) { return }
           continue
         }
         if isFull { flush() }
-        code.populate(&populatedEnd, from: block.assembler.cursor)
-        code.populate(&populatedBehindEnd, from: block.behind)
-        target = block.translate(page, translations, index, nextHalf: nextHalf.value)
-        // With a map, what is led elsewhere often lies there, too.
-        if block.map == nil { code.noteComplete(below: block.assembler.cursor) }
-        note(page, index, target)
+        target = translate(page, index, nextHalf.value)
+        entryPoints = page.pointee.entryPoints.unsafelyUnwrapped
       }
+      entry.pointee.entryPoints = entryPoints
       state.pointee.remaining = remaining
       state.pointee.horizon = state.pointee.retired &+ UInt64(remaining)
       state.pointee.pageBase = base
@@ -140,6 +134,33 @@ package final class Translator: ExecutionEngine {
       }
       if reason != .dispatch, mustLeave(hart) { return }
     }
+  }
+
+  /// Blocks that run into each other, at most.
+  private static let longestRun = 6
+
+  /// Translates a block and those that it runs into, and returns its address.
+  private func translate(
+    _ page: UnsafeMutablePointer<CodePage>, _ index: Int, _ nextHalf: UInt16?
+  ) -> UInt32 {
+    let translations = PageTranslations(page.pointee.entryPoints ?? addTranslations(to: page))
+    var count = 0
+    var start: UInt32 = 0
+    var next: Int? = index
+    while let index = next {
+      count += 1
+      code.populate(&populatedEnd, from: block.assembler.cursor)
+      code.populate(&populatedBehindEnd, from: block.behind)
+      let address = block.translate(
+        page, translations, index, nextHalf: count == 1 ? nextHalf : nil,
+        mayRunOn: count < Self.longestRun && hasRoom(forBlocks: 2))
+      if count == 1 { start = address }
+      note(page, index, address)
+      next = block.following.map { $0 >> 1 }
+    }
+    // With a map, what is led elsewhere often lies there, too.
+    if block.map == nil { code.noteComplete(below: block.assembler.cursor) }
+    return start
   }
 
   /// The second half of an instruction that begins with the last two bytes of the page at `base`; nil for any other
@@ -237,9 +258,12 @@ package final class Translator: ExecutionEngine {
   }
 
   /// Whether another block might not fit.
-  private var isFull: Bool {
-    block.isFull || block.assembler.cursor >= firstBehind - BlockTranslator.largestBlock
-      || block.behind >= code.writable + code.count - BlockTranslator.largestBlock
+  private var isFull: Bool { !hasRoom(forBlocks: 1) }
+
+  private func hasRoom(forBlocks count: Int) -> Bool {
+    let size = count * BlockTranslator.largestBlock
+    return block.hasRoom(forBlocks: count) && firstBehind - block.assembler.cursor > size
+      && code.writable + code.count - block.behind > size
   }
 
   // MARK: what is measured
@@ -267,15 +291,15 @@ package final class Translator: ExecutionEngine {
   }
 }
 
-/// What the translator knows about a page, in one piece of memory: for each half-word where its code is (a host address
-/// below 2^32) and how often it was reached, and the jumps in the page's code that wait for a block.
+/// What the translator knows about a page with blocks, in one piece of memory: for each half-word where its code is (a
+/// host address below 2^32), and the jumps in the page's code that wait for a block.
 struct PageTranslations {
   let entryPoints: UnsafeMutablePointer<UInt32>
   static let none: Int32 = -1
 
   /// Jumps that wait are listed by the part of the page that they go to.
   private static let waitingLists = 64
-  static let byteCount = CodePage.slotCount * 5 + waitingLists * 4
+  static let byteCount = CodePage.slotCount * 4 + waitingLists * 4
 
   init(_ entryPoints: UnsafeMutablePointer<UInt32>) { self.entryPoints = entryPoints }
 
@@ -285,12 +309,8 @@ struct PageTranslations {
     clear(absent)
   }
 
-  var heat: UnsafeMutablePointer<UInt8> {
-    UnsafeMutableRawPointer(entryPoints).advanced(by: CodePage.slotCount * 4).assumingMemoryBound(to: UInt8.self)
-  }
-
   private var waiting: UnsafeMutablePointer<Int32> {
-    UnsafeMutableRawPointer(entryPoints).advanced(by: CodePage.slotCount * 5).assumingMemoryBound(to: Int32.self)
+    UnsafeMutableRawPointer(entryPoints).advanced(by: CodePage.slotCount * 4).assumingMemoryBound(to: Int32.self)
   }
 
   /// The first of the jumps that wait for a place near the half-word `index`, as an index into the translator's list;
@@ -302,7 +322,6 @@ struct PageTranslations {
 
   func clear(_ absent: UInt32) {
     entryPoints.update(repeating: absent, count: CodePage.slotCount)
-    heat.update(repeating: 0, count: CodePage.slotCount)
     waiting.update(repeating: Self.none, count: Self.waitingLists)
   }
 }
