@@ -224,7 +224,8 @@ struct RunCommand: ParsableCommand {
     report(
       "translated \(metrics.instructions) instructions in \(metrics.blocks) blocks, entered \(metrics.entries) times")
     report(
-      "code memory \(metrics.codeBytes) of \(metrics.codeLimit) bytes, full \(metrics.flushes) times; "
+      "code memory \(metrics.codeBytes) of \(metrics.codeLimit) bytes (\(metrics.settledBytes) in large pages), "
+        + "full \(metrics.flushes) times; "
         + "\(metrics.pages) pages with \(metrics.pageBytes) bytes of tables, \(metrics.forgottenPages) times forgotten")
   }
 }

@@ -16,6 +16,8 @@ final class CodeMemory {
   let executable: UInt
   /// Size in bytes.
   let count: Int
+  /// Where the second half begins.
+  var middle: UnsafeMutablePointer<UInt8> { writable + count / 2 }
   /// What lies below, as a place in the writable mapping, is settled, and can't be written there any more.
   private(set) var settledEnd: UnsafeMutablePointer<UInt8>
   private var settles = HostResources.hasLargePages
@@ -46,6 +48,8 @@ final class CodeMemory {
     writable = write.assumingMemoryBound(to: UInt8.self)
     settledEnd = writable
     completeEnd = writable
+    populatedEnd = writable
+    populatedBehindEnd = writable + count / 2
     self.count = count
   }
 
@@ -53,11 +57,16 @@ final class CodeMemory {
 
   private static let stepAhead = 256 << 10
 
-  /// Has the host give the memory from `cursor` on before it is written and executed: by the step, not by the page,
-  /// each of which would trap twice. `end` is where that was done to, and is moved on.
+  /// Where that was done to, in both halves.
+  private var populatedEnd: UnsafeMutablePointer<UInt8>
+  private var populatedBehindEnd: UnsafeMutablePointer<UInt8>
+
+  /// Has the host give the memory from there on before it is written and executed: by the step, not by the page, each of
+  /// which would trap twice.
   @inline(__always)
-  func populate(_ end: inout UnsafeMutablePointer<UInt8>, from cursor: UnsafeMutablePointer<UInt8>) {
-    if cursor >= end { populateStep(&end, cursor) }
+  func populate(from cursor: UnsafeMutablePointer<UInt8>, behind: UnsafeMutablePointer<UInt8>) {
+    if cursor >= populatedEnd { populateStep(&populatedEnd, cursor) }
+    if behind >= populatedBehindEnd { populateStep(&populatedBehindEnd, behind) }
   }
 
   /// Where the host can't, it gives each page as it is touched.
@@ -133,20 +142,14 @@ final class CodeMemory {
   /// Leads a complete block's jump, whose distance is at `location`, to `target`. A settled one waits till there are
   /// several to be changed, and goes by way of what it led to, which becomes a jump, too.
   func lead(_ location: UnsafeMutablePointer<UInt8>, to target: UInt) {
-    let end = executablePlace(of: location + 4)
-    let distance = Int32(truncatingIfNeeded: Int(bitPattern: target) &- Int(bitPattern: end))
+    let place = executablePlace(of: location)
+    let distance = HostJump.distance(at: place, to: target)
     if location >= settledEnd {
       UnsafeMutableRawPointer(location).storeBytes(of: distance, as: Int32.self)
       return
     }
-    let before = executablePlace(of: location).loadUnaligned(as: Int32.self)
-    let way = (end + Int(before) - executableOffset).assumingMemoryBound(to: UInt8.self)
-    if way >= settledEnd {
-      way.pointee = 0xE9
-      UnsafeMutableRawPointer(way + 1).storeBytes(
-        of: Int32(truncatingIfNeeded: Int(bitPattern: target) &- Int(bitPattern: executablePlace(of: way + 5))),
-        as: Int32.self)
-    }
+    let way = UnsafeMutablePointer<UInt8>(bitPattern: Int(bitPattern: HostJump.target(at: place)) &- executableOffset)!
+    if way >= settledEnd { HostJump.write(way, at: executablePlace(of: way), to: target) }
     changes[changeCount] = (location, distance)
     changeCount += 1
     quietStretches = 0
@@ -178,7 +181,7 @@ final class CodeMemory {
         let change = changes[index]
         // It may lie across two pages' border, of which the second may not be settled.
         let low = max(page, change.location)
-        let high = min(page + size, change.location + 4)
+        let high = min(page + size, change.location + HostJump.size)
         if low >= high { continue }
         if !isWritable, mprotect(place, size, PROT_READ | PROT_WRITE) != 0 { break }
         isWritable = true
@@ -190,11 +193,11 @@ final class CodeMemory {
         precondition(mprotect(place, size, PROT_READ | PROT_EXEC) == 0, "the host won't execute code any more")
       }
     }
-    for index in 0..<changeCount where changes[index].location + 4 > settledEnd {
+    for index in 0..<changeCount where changes[index].location + HostJump.size > settledEnd {
       let change = changes[index]
       withUnsafeBytes(of: change.distance) {
         let settled = settledEnd - change.location
-        memcpy(settledEnd, $0.baseAddress! + settled, 4 - settled)
+        memcpy(settledEnd, $0.baseAddress! + settled, HostJump.size - settled)
       }
     }
     changeCount = 0
@@ -204,6 +207,8 @@ final class CodeMemory {
   func unsettle() {
     changeCount = 0
     completeEnd = writable
+    populatedEnd = writable
+    populatedBehindEnd = middle
     guard settledEnd != writable else { return }
     let size = settledEnd - writable
     let place = UnsafeMutableRawPointer(bitPattern: executable)

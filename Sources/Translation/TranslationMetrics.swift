@@ -7,6 +7,8 @@ public struct TranslationMetrics: Equatable, Sendable {
   /// Bytes of code memory in use, and how many there may be.
   public var codeBytes = 0
   public var codeLimit = 0
+  /// Bytes of it that lie in the host's large pages.
+  public var settledBytes = 0
   /// How often code memory was full, and all code dropped.
   public var flushes = 0
   /// Guest pages that have a table of entry points, and the bytes of these tables.
@@ -20,13 +22,14 @@ public struct TranslationMetrics: Equatable, Sendable {
   public init() {}
 
   init(
-    blocks: Int, instructions: Int, codeBytes: Int, codeLimit: Int, flushes: Int, pages: Int, pageBytes: Int,
-    forgottenPages: Int, entries: Int
+    blocks: Int, instructions: Int, codeBytes: Int, codeLimit: Int, settledBytes: Int, flushes: Int, pages: Int,
+    pageBytes: Int, forgottenPages: Int, entries: Int
   ) {
     self.blocks = blocks
     self.instructions = instructions
     self.codeBytes = codeBytes
     self.codeLimit = codeLimit
+    self.settledBytes = settledBytes
     self.flushes = flushes
     self.pages = pages
     self.pageBytes = pageBytes
@@ -39,7 +42,8 @@ public struct TranslationMetrics: Equatable, Sendable {
     TranslationMetrics(
       blocks: left.blocks + right.blocks, instructions: left.instructions + right.instructions,
       codeBytes: left.codeBytes + right.codeBytes, codeLimit: left.codeLimit + right.codeLimit,
-      flushes: left.flushes + right.flushes, pages: left.pages + right.pages,
+      settledBytes: left.settledBytes + right.settledBytes, flushes: left.flushes + right.flushes,
+      pages: left.pages + right.pages,
       pageBytes: left.pageBytes + right.pageBytes, forgottenPages: left.forgottenPages + right.forgottenPages,
       entries: left.entries + right.entries)
   }

@@ -14,9 +14,7 @@ package final class Translator: ExecutionEngine {
   let hart: Unmanaged<Hart>
   let state: UnsafeMutablePointer<HartState>
   private let code: CodeMemory
-  private let thunks: Thunks
-  private let enter: @convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32
-  private var block: BlockTranslator
+  private var backEnd: HostBackEnd
   private let hostToPhysical: UInt64
   /// How often a place is reached before it is translated.
   private let threshold: UInt8
@@ -26,16 +24,11 @@ package final class Translator: ExecutionEngine {
   var ledger: BlockLedger?
   private var flushCount = 0
   private var entryCount = 0
+  private var blockCount = 0
+  private var instructionCount = 0
   private var pages: [PageTranslations] = []
   /// The entry points of a page that has none.
   private let absentPage: PageTranslations
-  /// Where blocks begin in the code memory, behind the thunks.
-  private let firstBlock: UnsafeMutablePointer<UInt8>
-  /// Where what stands behind blocks begins. It is seldom executed, and lies apart to leave the rest dense.
-  private let firstBehind: UnsafeMutablePointer<UInt8>
-  /// The code memory before them is populated.
-  private var populatedEnd: UnsafeMutablePointer<UInt8>
-  private var populatedBehindEnd: UnsafeMutablePointer<UInt8>
 
   /// Some 0.1 s of busy stretches.
   package static let usualQuietLimit = 4096
@@ -53,24 +46,15 @@ package final class Translator: ExecutionEngine {
   package init(
     _ hart: Hart, threshold: Int, codeSize: Int, quietLimit: Int = Translator.usualQuietLimit
   ) throws {
-    try HostInstructions.check()
+    try HostBackEnd.checkHost()
     self.hart = .passUnretained(hart)
     state = hart.state
     hostToPhysical = hart.memory.base.rawValue &- UInt64(UInt(bitPattern: hart.memory.host))
     self.threshold = UInt8(max(1, min(255, threshold)))
     code = try CodeMemory(count: codeSize, quietLimit: quietLimit)
-    var assembler = Assembler(code.writable, executableOffset: code.executableOffset)
-    thunks = Thunks(&assembler)
-    enter = unsafeBitCast(
-      UnsafeRawPointer(bitPattern: thunks.enter), to: (@convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32).self)
-    // Entry points that lead nowhere yet lead to the way out, with the offset in the page in eax.
-    absentPage = PageTranslations(
-      try hart.codeArena.allocate(PageTranslations.byteCount), absent: UInt32(thunks.exitDispatch))
-    firstBlock = assembler.cursor
-    firstBehind = code.writable + code.count / 2
-    populatedEnd = code.writable
-    populatedBehindEnd = firstBehind
-    block = BlockTranslator(code, assembler, thunks, behind: firstBehind)
+    backEnd = HostBackEnd(code)
+    // Entry points that lead nowhere yet lead to the way out, with the offset in the page.
+    absentPage = PageTranslations(try hart.codeArena.allocate(PageTranslations.byteCount), absent: backEnd.absent)
     hart.absentEntryPoints = absentPage.entryPoints
   }
 
@@ -104,9 +88,9 @@ package final class Translator: ExecutionEngine {
       let index = Int(pc & 0xFFF) >> 1
       var entryPoints = page.pointee.entryPoints ?? absentPage.entryPoints
       var target = entryPoints[index]
-      if target == UInt32(truncatingIfNeeded: thunks.exitDispatch) {
+      if target == backEnd.absent {
         let nextHalf = nextHalf(page, index, base)
-        if !block.heat.reach(page, index, threshold: threshold) || nextHalf.isUnknown {
+        if !backEnd.heat.reach(page, index, threshold: threshold) || nextHalf.isUnknown {
           interpret(hart, Int(remaining), &remaining, untilJump: true)
           if mustLeave(hart) { return }
           continue
@@ -120,7 +104,7 @@ package final class Translator: ExecutionEngine {
       state.pointee.horizon = state.pointee.retired &+ UInt64(remaining)
       state.pointee.pageBase = base
       entryCount &+= 1
-      let reason = ExitReason(rawValue: enter(state, UInt(target)))
+      let reason = backEnd.enter(state, target)
       remaining = state.pointee.remaining
       state.pointee.retired = state.pointee.horizon &- UInt64(bitPattern: remaining)
       collectFloatingPointFlags()
@@ -149,17 +133,27 @@ package final class Translator: ExecutionEngine {
     var next: Int? = index
     while let index = next {
       count += 1
-      code.populate(&populatedEnd, from: block.assembler.cursor)
-      code.populate(&populatedBehindEnd, from: block.behind)
-      let address = block.translate(
+      let address = translate(
         page, translations, index, nextHalf: count == 1 ? nextHalf : nil,
-        mayRunOn: count < Self.longestRun && hasRoom(forBlocks: 2))
+        mayRunOn: count < Self.longestRun && backEnd.hasRoom(forBlocks: 2))
       if count == 1 { start = address }
-      note(page, index, address)
-      next = block.following.map { $0 >> 1 }
+      next = backEnd.following.map { $0 >> 1 }
     }
-    // With a map, what is led elsewhere often lies there, too.
-    if block.map == nil { code.noteComplete(below: block.assembler.cursor) }
+    return start
+  }
+
+  private func translate(
+    _ page: UnsafeMutablePointer<CodePage>, _ translations: PageTranslations, _ index: Int, isGrouping: Bool = true,
+    nextHalf: UInt16? = nil, mayRunOn: Bool = false
+  ) -> UInt32 {
+    let start = backEnd.translate(
+      page, translations, index, isGrouping: isGrouping, nextHalf: nextHalf, mayRunOn: mayRunOn)
+    blockCount += 1
+    instructionCount += backEnd.lastLength
+    ledger?.add(
+      TranslatedBlock(
+        physical: page.pointee.physical &+ UInt64(index * 2), start: UInt(start), end: backEnd.here,
+        instructionCount: backEnd.lastLength))
     return start
   }
 
@@ -187,17 +181,9 @@ package final class Translator: ExecutionEngine {
       let jump = UnsafeMutablePointer<UInt8>(bitPattern: Int(state.pointee.slowValue) &- code.executableOffset)
     else { return false }
     let index = Int(pc & 0xFFF) >> 1
-    let start = block.translate(page, PageTranslations(entryPoints), index, isGrouping: false)
+    let start = translate(page, PageTranslations(entryPoints), index, isGrouping: false)
     code.lead(jump, to: UInt(start))
-    note(page, index, start)
     return true
-  }
-
-  private func note(_ page: UnsafeMutablePointer<CodePage>, _ index: Int, _ start: UInt32) {
-    ledger?.add(
-      TranslatedBlock(
-        physical: page.pointee.physical &+ UInt64(index * 2), start: UInt(start), end: block.assembler.here,
-        instructionCount: block.stepCount))
   }
 
   private func interpret(_ hart: Hart, _ count: Int, _ remaining: inout Int64, untilJump: Bool = false) {
@@ -234,7 +220,7 @@ package final class Translator: ExecutionEngine {
   private func addTranslations(to page: UnsafeMutablePointer<CodePage>) -> UnsafeMutablePointer<UInt32> {
     let memory = try? hart._withUnsafeGuaranteedRef { try $0.codeArena.allocate(PageTranslations.byteCount) }
     guard let memory else { fatalError("no memory for the guest's code") }
-    let translations = PageTranslations(memory, absent: UInt32(truncatingIfNeeded: thunks.exitDispatch))
+    let translations = PageTranslations(memory, absent: backEnd.absent)
     pages.append(translations)
     page.pointee.entryPoints = translations.entryPoints
     return translations.entryPoints
@@ -243,85 +229,37 @@ package final class Translator: ExecutionEngine {
   package func forget(_ page: UnsafeMutablePointer<CodePage>) {
     guard let entryPoints = page.pointee.entryPoints else { return }
     forgottenPages &+= 1
-    PageTranslations(entryPoints).clear(UInt32(truncatingIfNeeded: thunks.exitDispatch))
+    PageTranslations(entryPoints).clear(backEnd.absent)
   }
 
   /// Begins anew with an empty code memory.
   private func flush() {
     ledger?.removeAll()
     flushCount += 1
-    for page in pages { page.clear(UInt32(truncatingIfNeeded: thunks.exitDispatch)) }
+    for page in pages { page.clear(backEnd.absent) }
     code.unsettle()
-    populatedEnd = firstBlock
-    populatedBehindEnd = firstBehind
-    block.clear(from: firstBlock, behind: firstBehind)
+    backEnd.clear()
   }
 
   /// Whether another block might not fit.
-  private var isFull: Bool { !hasRoom(forBlocks: 1) }
-
-  private func hasRoom(forBlocks count: Int) -> Bool {
-    let size = count * BlockTranslator.largestBlock
-    return block.hasRoom(forBlocks: count) && firstBehind - block.assembler.cursor > size
-      && code.writable + code.count - block.behind > size
-  }
+  private var isFull: Bool { !backEnd.hasRoom(forBlocks: 1) }
 
   // MARK: what is measured
 
   /// What it has done since the machine was new, and what it holds now. While the hart doesn't run.
   package var metrics: TranslationMetrics {
     TranslationMetrics(
-      blocks: block.translatedBlocks, instructions: block.translatedInstructions,
-      codeBytes: (block.assembler.cursor - code.writable) + (block.behind - firstBehind), codeLimit: code.count,
-      flushes: flushCount,
+      blocks: blockCount, instructions: instructionCount, codeBytes: backEnd.codeBytes, codeLimit: code.count,
+      settledBytes: code.settledEnd - code.writable, flushes: flushCount,
       pages: pages.count, pageBytes: pages.count * PageTranslations.byteCount,
       forgottenPages: Int(forgottenPages), entries: entryCount)
   }
 
   /// Has the translator note what its code is made of, from now on. Before the hart runs.
   package func keepMap() -> CodeMap {
-    if let map = block.map { return map }
+    if let map = backEnd.map { return map }
     let map = CodeMap(state)
-    map.places.pointee.shared = UInt64(code.executable)
-    map.places.pointee.calls = UInt64(thunks.refillRead)
-    map.places.pointee.blocks = UInt64(code.executable) + UInt64(firstBlock - code.writable)
-    map.places.pointee.end = UInt64(code.executable) + UInt64(code.count)
-    block.map = map
+    backEnd.keepMap(map)
     return map
-  }
-}
-
-/// What the translator knows about a page with blocks, in one piece of memory: for each half-word where its code is (a
-/// host address below 2^32), and the jumps in the page's code that wait for a block.
-struct PageTranslations {
-  let entryPoints: UnsafeMutablePointer<UInt32>
-  static let none: Int32 = -1
-
-  /// Jumps that wait are listed by the part of the page that they go to.
-  private static let waitingLists = 64
-  static let byteCount = CodePage.slotCount * 4 + waitingLists * 4
-
-  init(_ entryPoints: UnsafeMutablePointer<UInt32>) { self.entryPoints = entryPoints }
-
-  /// A new one in `byteCount` bytes of memory, all of whose entry points are `absent`.
-  init(_ memory: UnsafeMutableRawPointer, absent: UInt32) {
-    entryPoints = memory.bindMemory(to: UInt32.self, capacity: CodePage.slotCount)
-    clear(absent)
-  }
-
-  private var waiting: UnsafeMutablePointer<Int32> {
-    UnsafeMutableRawPointer(entryPoints).advanced(by: CodePage.slotCount * 4).assumingMemoryBound(to: Int32.self)
-  }
-
-  /// The first of the jumps that wait for a place near the half-word `index`, as an index into the translator's list;
-  /// `none`: there is none.
-  subscript(waitingFor index: Int) -> Int32 {
-    get { waiting[index * Self.waitingLists / CodePage.slotCount] }
-    nonmutating set { waiting[index * Self.waitingLists / CodePage.slotCount] = newValue }
-  }
-
-  func clear(_ absent: UInt32) {
-    entryPoints.update(repeating: absent, count: CodePage.slotCount)
-    waiting.update(repeating: Self.none, count: Self.waitingLists)
   }
 }

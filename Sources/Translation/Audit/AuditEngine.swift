@@ -156,7 +156,7 @@ package final class AuditEngine: ExecutionEngine {
 
   /// The last instructions that the interpreter executes before it has done `count`, the oldest first.
   private func trace(to count: Int) -> [AuditReport.Step] {
-    (max(0, count - BlockTranslator.maximumLength)..<count).map { index in
+    (max(0, count - Trace.maximumLength)..<count).map { index in
       _ = rehearse(index)
       if index > 0 { hart.restore(expected) }
       defer { hart.restore(before) }

@@ -3,9 +3,9 @@ import RISCV
 
 /// Scalar cryptography (RISC-V Cryptography Extensions, Volume I): AES by the host's AES-NI, whose blocks and rounds are
 /// the same; the hash functions by rotations.
-extension BlockTranslator {
+extension X86BackEnd {
   /// Emits an instruction of Zbkb, Zbkx, Zknd, Zkne or Zknh. False, and nothing emitted: the interpreter executes it.
-  mutating func emitCryptography(_ step: Step) -> Bool {
+  mutating func emitCryptography(_ step: Trace.Step) -> Bool {
     let i = step.instruction
     switch i.operation {
     case .pack: emitPack(i, bits: 32)
@@ -117,7 +117,7 @@ extension BlockTranslator {
   @inline(__always)
   private func isOtherHalf(at index: Int) -> Bool {
     guard index > 0 else { return false }
-    let (before, i) = (steps[index - 1].instruction, steps[index].instruction)
+    let (before, i) = (trace.steps[index - 1].instruction, trace.steps[index].instruction)
     return before.operation == i.operation && before.rs1 == i.rs2 && before.rs2 == i.rs1 && before.rd != 0
       && before.rd != i.rs1 && before.rd != i.rs2 && !isOtherHalf(at: index - 1)
   }

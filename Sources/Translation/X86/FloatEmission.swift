@@ -6,9 +6,9 @@ import RISCV
 /// Generated code computes only while mstatus.FS isn't off and frm is round-to-nearest-even, which is MXCSR's setting; the
 /// interpreter executes what comes otherwise. Exceptions gather in MXCSR, which has RISC-V's meaning for all of them
 /// (both detect tininess after rounding). A result that is a NaN becomes the canonical one.
-extension BlockTranslator {
+extension X86BackEnd {
   /// Emits the check that floating point may be computed here, unless the block has done so before.
-  mutating func checkFloat(_ step: Step) {
+  mutating func checkFloat(_ step: Trace.Step) {
     if isFloatChecked { return }
     isFloatChecked = true
     held = nil
@@ -77,7 +77,7 @@ extension BlockTranslator {
   /// Whether an operation that rounds does so to nearest even, as MXCSR has it.
   private func roundsToNearest(_ i: Instruction) -> Bool { i.roundingMode == 0 || i.roundingMode == 7 }
 
-  mutating func emitFloat(_ step: Step) {
+  mutating func emitFloat(_ step: Trace.Step) {
     let i = step.instruction
     switch i.operation {
     case .fadd_d: emitScalar(step, .add, .double)
@@ -150,7 +150,7 @@ extension BlockTranslator {
   }
 
   /// Sends the places in `misses` to the interpreter for this instruction, and back to here.
-  private mutating func leaveToInterpreter(_ step: Step, _ misses: [Assembler.Patch]) {
+  private mutating func leaveToInterpreter(_ step: Trace.Step, _ misses: [Assembler.Patch]) {
     if !misses.isEmpty { nextHeld = nil }
     for miss in misses { postpone(.executeOne(miss, site(step).bits, assembler.here)) }
   }
@@ -170,7 +170,9 @@ extension BlockTranslator {
     finish(float: register, format)
   }
 
-  private mutating func emitScalar(_ step: Step, _ operation: Assembler.ScalarOperation, _ format: Assembler.Scalar) {
+  private mutating func emitScalar(
+    _ step: Trace.Step, _ operation: Assembler.ScalarOperation, _ format: Assembler.Scalar
+  ) {
     let i = step.instruction
     guard roundsToNearest(i) else { return emitExecuteOne(step) }
     checkFloat(step)
@@ -192,7 +194,7 @@ extension BlockTranslator {
   }
 
   private mutating func emitFused(
-    _ step: Step, _ format: Assembler.Scalar, negatedProduct: Bool, negatedAddend: Bool
+    _ step: Trace.Step, _ format: Assembler.Scalar, negatedProduct: Bool, negatedAddend: Bool
   ) {
     let i = step.instruction
     guard roundsToNearest(i) else { return emitExecuteOne(step) }
@@ -217,7 +219,9 @@ extension BlockTranslator {
   }
 
   /// The smaller or larger of two numbers, of which -0 is smaller than +0; the interpreter knows what NaNs give.
-  private mutating func emitExtreme(_ step: Step, _ operation: Assembler.ScalarOperation, _ format: Assembler.Scalar) {
+  private mutating func emitExtreme(
+    _ step: Trace.Step, _ operation: Assembler.ScalarOperation, _ format: Assembler.Scalar
+  ) {
     let i = step.instruction
     checkFloat(step)
     makeFloatDirty()
@@ -235,7 +239,7 @@ extension BlockTranslator {
     leaveToInterpreter(step, misses)
   }
 
-  private mutating func emitComparison(_ step: Step, _ format: Assembler.Scalar) {
+  private mutating func emitComparison(_ step: Trace.Step, _ format: Assembler.Scalar) {
     let i = step.instruction
     checkFloat(step)
     let misses = checkBoxed(format, i.rs1, i.rs2)
@@ -256,7 +260,7 @@ extension BlockTranslator {
     leaveToInterpreter(step, misses)
   }
 
-  private mutating func emitSignInjection(_ step: Step, _ format: Assembler.Scalar) {
+  private mutating func emitSignInjection(_ step: Trace.Step, _ format: Assembler.Scalar) {
     let i = step.instruction
     checkFloat(step)
     makeFloatDirty()
@@ -289,7 +293,7 @@ extension BlockTranslator {
     leaveToInterpreter(step, misses)
   }
 
-  private mutating func emitFromInteger(_ step: Step, _ format: Assembler.Scalar) {
+  private mutating func emitFromInteger(_ step: Trace.Step, _ format: Assembler.Scalar) {
     let i = step.instruction
     guard roundsToNearest(i) else { return emitExecuteOne(step) }
     checkFloat(step)
@@ -321,7 +325,7 @@ extension BlockTranslator {
   }
 
   /// To an unsigned integer: where the value isn't negative and a signed 64-bit conversion gives the same.
-  private mutating func emitToUnsigned(_ step: Step, _ format: Assembler.Scalar, isWord: Bool) {
+  private mutating func emitToUnsigned(_ step: Trace.Step, _ format: Assembler.Scalar, isWord: Bool) {
     let i = step.instruction
     // Truncation only: rounding could reach a limit that the value is below.
     guard i.roundingMode == 1 else { return emitExecuteOne(step) }
@@ -345,7 +349,7 @@ extension BlockTranslator {
     leaveToInterpreter(step, misses)
   }
 
-  private mutating func emitToInteger(_ step: Step, _ format: Assembler.Scalar, _ width: HostWidth) {
+  private mutating func emitToInteger(_ step: Trace.Step, _ format: Assembler.Scalar, _ width: HostWidth) {
     let i = step.instruction
     // To nearest even, toward zero, down, up.
     guard roundsToNearest(i) || i.roundingMode <= 3 else { return emitExecuteOne(step) }
@@ -367,7 +371,7 @@ extension BlockTranslator {
     leaveToInterpreter(step, misses)
   }
 
-  private mutating func emitFormatConversion(_ step: Step) {
+  private mutating func emitFormatConversion(_ step: Trace.Step) {
     let i = step.instruction
     guard roundsToNearest(i) else { return emitExecuteOne(step) }
     checkFloat(step)
@@ -395,13 +399,13 @@ extension BlockTranslator {
     assembler.or8(.rax, StateLayout.floatFlags)
   }
 
-  mutating func emitFlagsRead(_ step: Step) {
+  mutating func emitFlagsRead(_ step: Trace.Step) {
     checkFloat(step)
     emitFlags()
     write(step.instruction.rd, .rax)
   }
 
-  mutating func emitFlagsWrite(_ step: Step) {
+  mutating func emitFlagsWrite(_ step: Trace.Step) {
     let i = step.instruction
     checkFloat(step)
     makeFloatDirty()

@@ -3,7 +3,7 @@ import RISCV
 
 /// The control registers that systems use all the time (Supervisor-Level CSRs; Privileged Architecture, 12.1). Everything
 /// else about them is the interpreter's.
-extension BlockTranslator {
+extension X86BackEnd {
   /// Those that only hold a value, and the bits that they hold.
   private static func plainRegister(_ number: Int64) -> (place: HostAddress, kept: Int32)? {
     switch number {
@@ -17,7 +17,7 @@ extension BlockTranslator {
 
   private static let sstatus: Int64 = 0x100
 
-  mutating func emitControlRegister(_ step: Step) {
+  mutating func emitControlRegister(_ step: Trace.Step) {
     let i = step.instruction
     let isRead = (i.operation == .csrrs || i.operation == .csrrc) && i.rs1 == 0
     if let (place, kept) = Self.plainRegister(i.immediate), isRead || i.operation == .csrrw {
@@ -42,7 +42,7 @@ extension BlockTranslator {
     return assembler.jump(if: .below)
   }
 
-  private mutating func emitPlainRegister(_ step: Step, _ place: HostAddress, _ kept: Int32, isRead: Bool) {
+  private mutating func emitPlainRegister(_ step: Trace.Step, _ place: HostAddress, _ kept: Int32, isRead: Bool) {
     let i = step.instruction
     let miss = emitPrivilegeCheck()
     if !isRead {
@@ -72,7 +72,7 @@ extension BlockTranslator {
   /// Changes of sstatus after which no interrupt can be taken that couldn't before, floating point isn't switched off
   /// while its registers are in use, and the same translations are valid, or those of the context known for the other
   /// SUM.
-  private mutating func emitStatusChange(_ step: Step) {
+  private mutating func emitStatusChange(_ step: Trace.Step) {
     let i = step.instruction
     let miss = emitPrivilegeCheck()
     var misses = [miss]

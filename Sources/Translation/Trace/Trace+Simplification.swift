@@ -3,10 +3,11 @@ import RISCV
 /// Instructions that together do what one does which Debian's programs don't use, for they are made for processors without
 /// it: rotations and zero extensions. The trace gets that one in place of the last, and nothing in place of the others,
 /// where nobody can see what those leave in their registers.
-extension BlockTranslator {
+extension Trace {
   mutating func simplify() {
+    if count < 3 { return }
     var writers = InlineArray<32, Int>(repeating: -1)
-    for index in 0..<stepCount {
+    for index in 0..<count {
       let i = steps[index].instruction
       switch i.operation {
       case .or, .xor, .add, .addw: simplifyRotation(index, writers[Int(i.rs1)], writers[Int(i.rs2)])
@@ -80,7 +81,7 @@ extension BlockTranslator {
   @inline(__always)
   private func isUnseen(_ register: UInt8, after index: Int) -> Bool {
     if steps[index].target == register { return true }
-    for step in index + 1..<stepCount {
+    for step in index + 1..<count {
       if isExit(steps[step], at: step) || steps[step].sources & 1 << UInt32(register) != 0 { return false }
       if steps[step].target == register { return true }
     }

@@ -161,7 +161,7 @@ struct Thunks {
     returnMiss = a.here
     a.load(.rsp, StateLayout.returnStackBase)
     a.move(.rax, PinnedRegisters.host(1)!)
-    let missing = BlockTranslator.emitIndirectJump(&a, isCall: false)
+    let missing = X86BackEnd.emitIndirectJump(&a, isCall: false)
     a.fill(missing, exitAbsolute)
   }
 

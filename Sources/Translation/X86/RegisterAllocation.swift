@@ -5,101 +5,7 @@ import RISCV
 ///
 /// A trap, a slow path and a way out find the state as the block's borders have it: what stands behind the block moves the
 /// registers there first, so that nothing is moved where all goes well.
-extension BlockTranslator {
-  // MARK: what comes
-
-  /// What happens next to a register's value: the step that reads it, if this is less than `lastEvent`.
-  typealias Event = UInt16
-  static let lastEvent: Event = 0xFF00
-  /// It is overwritten, and nobody can have seen it till then.
-  static let overwritten: Event = 0xFFFD
-  /// It is overwritten, but the block may be left before.
-  static let overwrittenLater: Event = 0xFFFE
-  /// Nothing until the block's end.
-  static let untouched: Event = 0xFFFF
-
-  /// Registers in a row of `events`.
-  static let eventStride = 33
-
-  /// The integer registers that an instruction reads, a bit each.
-  static func integerSources(_ i: Instruction, _ effects: Effects) -> UInt32 {
-    switch i.operation {
-    case .csrrwi, .csrrsi, .csrrci: return 0
-    case .csrrw, .csrrs, .csrrc: return 1 << UInt32(i.rs1) & ~1
-    default: break
-    }
-    if effects.contains(.usesFloatingPoint) {
-      switch i.operation {
-      case .fld, .flw, .fsd, .fsw, .fmv_d_x, .fmv_w_x, .fcvt_d_w, .fcvt_d_wu, .fcvt_d_l, .fcvt_d_lu, .fcvt_s_w,
-        .fcvt_s_wu, .fcvt_s_l, .fcvt_s_lu:
-        return 1 << UInt32(i.rs1) & ~1
-      default: return 0
-      }
-    }
-    return (1 << UInt32(i.rs1) | 1 << UInt32(i.rs2)) & ~1
-  }
-
-  /// Whether the block may be left at a step, or others see the registers there.
-  func isExit(_ step: Step, at index: Int) -> Bool {
-    if step.effects == .writesInteger { return false }
-    if step.instruction.operation == .jal, step.instruction.rd == 0, index + 1 < stepCount { return false }
-    if step.group >= 0, groups[Int(step.group)].first != index,
-      !step.effects.contains(.usesFloatingPoint)
-    {
-      return false
-    }
-    return true
-  }
-
-  /// Fills `events`: for each step, what happens next to each register before it, the step itself included. A loop goes
-  /// on from its end at its begin.
-  mutating func planEvents(isLoop: Bool) {
-    let last = events + stepCount * Self.eventStride
-    last.update(repeating: Self.untouched, count: Self.eventStride)
-    fillEvents()
-    guard isLoop else { return }
-    for register in 0..<Self.eventStride where events[register] < Self.lastEvent {
-      last[register] = events[register] + Event(stepCount)
-    }
-    fillEvents()
-  }
-
-  private mutating func fillEvents() {
-    var index = stepCount
-    while index > 0 {
-      index -= 1
-      let row = events + index * Self.eventStride
-      row.update(from: row + Self.eventStride, count: Self.eventStride)
-      row[Int(steps[index].target)] = Self.overwritten
-      row[0] = Self.untouched
-      if isExit(steps[index], at: index) {
-        for register in 1..<32 where row[register] == Self.overwritten { row[register] = Self.overwrittenLater }
-      }
-      var sources = steps[index].sources
-      while sources != 0 {
-        row[sources.trailingZeroBitCount] = Event(index)
-        sources &= sources - 1
-      }
-    }
-  }
-
-  /// What happens to a register from the step `index` on.
-  @inline(__always)
-  func event(_ register: UInt8, from index: Int) -> Event { events[index * Self.eventStride + Int(register)] }
-
-  /// How many steps from `index` on read a register before it is overwritten, as far as `limit`.
-  @inline(__always)
-  private func reads(of register: UInt8, from index: Int, limit: Int) -> Int {
-    var count = 0
-    var next = event(register, from: index)
-    while count < limit, next < Self.lastEvent {
-      count += 1
-      if Int(next) >= stepCount { break }
-      next = event(register, from: Int(next) + 1)
-    }
-    return count
-  }
-
+extension X86BackEnd {
   // MARK: places
 
   /// The host register that holds a guest register now; nil: it is in memory.
@@ -108,7 +14,9 @@ extension BlockTranslator {
 
   /// Begins a block: how many places there are, and which registers live there.
   mutating func beginRegisters() {
-    let usesRDX = (0..<stepCount).contains { steps[$0].group >= 0 || self.usesRDX(steps[$0].instruction) }
+    let usesRDX = (0..<trace.count).contains {
+      trace.steps[$0].group >= 0 || Self.losesGroupAddress(trace.steps[$0].instruction)
+    }
     placeCount = RegisterMap.places.count - (usesRDX ? 1 : 0)
     registers = .canonical
     snapshotCount = 0
@@ -118,13 +26,13 @@ extension BlockTranslator {
   /// The registers of a loop of one block: those that it uses most.
   mutating func loopRegisters() -> RegisterMap {
     var uses = InlineArray<33, Int>(repeating: 0)
-    for index in 0..<stepCount {
-      var sources = steps[index].sources
+    for index in 0..<trace.count {
+      var sources = trace.steps[index].sources
       while sources != 0 {
         uses[sources.trailingZeroBitCount] += 1
         sources &= sources - 1
       }
-      uses[Int(steps[index].target)] += 1
+      uses[Int(trace.steps[index].target)] += 1
     }
     uses[0] = 0
     // A count in memory is read and written once a turn.
@@ -150,7 +58,7 @@ extension BlockTranslator {
   }
 
   /// Finds places for what the present step reads and writes, where it's worth it.
-  mutating func placeOperands(_ step: Step) {
+  mutating func placeOperands(_ step: Trace.Step) {
     let (sources, target) = (step.sources, step.target)
     stepLocked = sources | 1 << UInt32(target)
     var rest = sources
@@ -160,8 +68,8 @@ extension BlockTranslator {
       if registers.host(register) == nil { placeSource(register, isTarget: register == target) }
     }
     if target == 0 || registers.host(target) != nil || sources & 1 << UInt32(target) != 0 { return }
-    let next = event(target, from: current + 1)
-    if next < Self.lastEvent, let place = makeRoom(for: target, next) {
+    let next = trace.event(target, from: current + 1)
+    if next < Trace.lastEvent, let place = makeRoom(for: target, next) {
       registers.put(target, into: place)
       registers.dirty &= ~(1 << UInt64(target))
       pending = target
@@ -169,9 +77,9 @@ extension BlockTranslator {
   }
 
   private mutating func placeSource(_ register: UInt8, isTarget: Bool) {
-    let next = event(register, from: current + 1)
+    let next = trace.event(register, from: current + 1)
     // What a loop reads once a turn may as well stay in memory.
-    guard next < Event(stepCount), let place = makeRoom(for: register, next) else { return }
+    guard next < Trace.Event(trace.count), let place = makeRoom(for: register, next) else { return }
     if held == register {
       held = nil
       assembler.move(HostRegister(place), .rax)
@@ -183,18 +91,18 @@ extension BlockTranslator {
   }
 
   /// A host register for a guest register that is read at `next` again; nil where those there are of more use.
-  private mutating func makeRoom(for register: UInt8, _ next: Event) -> UInt8? {
+  private mutating func makeRoom(for register: UInt8, _ next: Trace.Event) -> UInt8? {
     var best = RegisterMap.none
     var bestCost = Int.max
-    var bestNext = Event(0)
+    var bestNext = Trace.Event(0)
     let places = RegisterMap.places
     for index in 0..<placeCount {
       let place = places[index]
       let occupant = registers.guests[Int(place)]
       if occupant == RegisterMap.none { return place }
       if occupant < 32, stepLocked & 1 << UInt32(occupant) != 0 { continue }
-      let event = event(occupant, from: current)
-      if event == Self.overwritten {
+      let event = trace.event(occupant, from: current)
+      if event == Trace.overwritten {
         registers.remove(occupant)
         return place
       }
@@ -202,11 +110,11 @@ extension BlockTranslator {
       let isHome = RegisterMap.home(occupant) == place
       // A loop's next turn wants it back.
       let isLoops = loop != nil && loop!.map.guests[Int(place)] == occupant
-      var cost = registers.isDirty(occupant) && (isHome || event < Self.lastEvent) ? 1 : 0
-      if event < Self.lastEvent {
+      var cost = registers.isDirty(occupant) && (isHome || event < Trace.lastEvent) ? 1 : 0
+      if event < Trace.lastEvent {
         if event <= next { continue }
         cost += 1
-      } else if isHome && event == Self.untouched || isLoops {
+      } else if isHome && event == Trace.untouched || isLoops {
         cost += 1
       }
       if cost < bestCost || cost == bestCost && event > bestNext {
@@ -216,7 +124,7 @@ extension BlockTranslator {
       }
     }
     if best == RegisterMap.none { return nil }
-    if bestCost > 0, reads(of: register, from: current + 1, limit: bestCost + 1) <= bestCost { return nil }
+    if bestCost > 0, trace.reads(of: register, from: current + 1, limit: bestCost + 1) <= bestCost { return nil }
     let occupant = registers.guests[Int(best)]
     if registers.isDirty(occupant) { assembler.spill(occupant, from: best) }
     registers.remove(occupant)

@@ -1,84 +1,27 @@
 import Hart
 import RISCV
 
-/// Translates one block of guest code: a trace of instructions of one page that begins at one place, follows jumps within
-/// the page and goes on where a forward branch isn't taken. What is rare (side exits, slow paths) is emitted behind it.
+/// Makes x86-64 code of traces. What is rare (side exits, slow paths) is emitted behind the block.
 ///
 /// The block subtracts the number of its instructions from the count of those left when it begins, and gives back what
 /// it didn't execute where it is left early.
-struct BlockTranslator: ~Copyable {
+struct X86BackEnd: BackEnd, ~Copyable {
   var assembler: Assembler
   let thunks: Thunks
   private let code: CodeMemory
-  private let decoder = Decoder(extensions: .yadori)
-  private let absent: UInt32
+  let absent: UInt32
+  private let enterFunction: @convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32
 
-  /// Where what stands behind blocks goes next, in the mapping that can be written.
-  private(set) var behind: UnsafeMutablePointer<UInt8>
+  /// Where blocks begin, behind what all share.
+  private let firstBlock: UnsafeMutablePointer<UInt8>
+  /// Where what stands behind blocks goes next, in the mapping that can be written. It lies apart to leave the rest dense.
+  private var behind: UnsafeMutablePointer<UInt8>
 
-  /// An upper bound of a block's code and of what stands behind it, bytes.
   static let largestBlock = 384 << 10
-  /// Guest instructions in a block at most; in one that has only integer computation and accesses.
-  static let maximumLength = 96
-  static let maximumStraightLength = 320
-  /// Of the values that registers in a block may have.
-  static let rootCount = maximumStraightLength + 33
-
-  /// One instruction of the trace.
-  struct Step {
-    var instruction: Instruction {
-      didSet { derive() }
-    }
-    /// In the page.
-    var offset: Int
-    /// Of the operation.
-    private(set) var effects: Effects = []
-    /// The integer registers that it reads, a bit each, and the one that it writes; 0: none.
-    private(set) var sources: UInt32 = 0
-    private(set) var target: UInt8 = 0
-    /// The access group it belongs to; -1: none.
-    var group: Int16 = -1
-    /// Where it accesses memory, in bytes from what the base register held when its group began.
-    var groupOffset: Int64 = 0
-    /// In a loop: the index of its `LoopAccess`; -1: none.
-    var loopAccess: Int8 = -1
-
-    init(_ instruction: Instruction, offset: Int) {
-      self.instruction = instruction
-      self.offset = offset
-      derive()
-    }
-
-    private mutating func derive() {
-      effects = instruction.operation.effects
-      sources = BlockTranslator.integerSources(instruction, effects)
-      target = effects.contains(.writesInteger) ? instruction.rd : 0
-    }
-  }
-
-  /// How a trace ends.
-  private enum End {
-    /// A jump, with its own way on, is the last step.
-    case jump
-    /// Goes on at this offset of the page; 4096: in the next page.
-    case next(Int)
-    /// The interpreter executes what stands here.
-    case interpreter(Int)
-  }
-
-  let steps: UnsafeMutablePointer<Step>
-  var stepCount = 0
-  /// The block that was translated last runs into the one at this offset of its page, which has to be translated next;
-  /// nil: it doesn't.
+  var trace = Trace()
   private(set) var following: Int?
   private var mayRunOn = false
-  /// Whether the trace has conditional branches: what stands at its end may be seldom reached.
-  private var hasBranches = false
-  /// Told where the code of each instruction is; nil where nobody wants to know.
-  var map: CodeMap?
-  /// Blocks and guest instructions translated since the machine was new.
-  private(set) var translatedBlocks = 0
-  private(set) var translatedInstructions = 0
+  private(set) var map: CodeMap?
   /// What is emitted behind the block.
   let deferred: UnsafeMutablePointer<(item: Deferred, unextended: UInt32, snapshot: Int)>
   var deferredCount = 0
@@ -98,8 +41,6 @@ struct BlockTranslator: ~Copyable {
 
   // Where registers are; see RegisterAllocation.swift.
 
-  /// A row of events for each step, and one for the block's end.
-  let events: UnsafeMutablePointer<Event>
   var registers = RegisterMap.canonical
   /// How many of `RegisterMap.places` this block uses.
   var placeCount = 0
@@ -114,8 +55,6 @@ struct BlockTranslator: ~Copyable {
   /// there.
   var loop: (head: Assembler.Label?, map: RegisterMap)?
   var turn: Assembler.Patch?
-  var loopAccesses = InlineArray<8, LoopAccess>(repeating: LoopAccess(base: 0))
-  var loopAccessCount = 0
   /// The loop's accesses have been looked up, and it counts its own turns.
   var countsDown = false
 
@@ -134,16 +73,12 @@ struct BlockTranslator: ~Copyable {
   var isFloatDirty = false
   /// Floating-point registers known to hold boxed single-precision values, a bit each.
   var boxed: UInt32 = 0
-  let groups: UnsafeMutablePointer<AccessGroup>
-  var groupCount = 0
   /// The group whose address is in rdx; -1: none.
   var loadedGroup: Int16 = -1
   /// Whether rdx keeps the addend for the next access of a loop: no guest register lives there, and no group's address.
   var keepsAddend = false
   /// The `LoopAccess` whose addend is in rdx; -1: none.
   var loadedAddend: Int8 = -1
-  /// By root: the group that accesses off it still join; -1: none. Of use while groups are planned.
-  let openGroups: UnsafeMutablePointer<Int16>
   /// Integer registers whose lower half only is right, a bit each: the sign still has to be extended into the upper one,
   /// before that is read or the block is left. See `prepareSources`.
   var unextended: UInt32 = 0
@@ -164,19 +99,21 @@ struct BlockTranslator: ~Copyable {
   /// The same for the next step.
   var nextHeld: UInt8?
 
-  init(_ code: CodeMemory, _ assembler: Assembler, _ thunks: Thunks, behind: UnsafeMutablePointer<UInt8>) {
+  static func checkHost() throws { try HostInstructions.check() }
+
+  init(_ code: CodeMemory) {
     self.code = code
-    self.behind = behind
+    var assembler = Assembler(code.writable, executableOffset: code.executableOffset)
+    thunks = Thunks(&assembler)
     self.assembler = assembler
-    self.thunks = thunks
+    firstBlock = assembler.cursor
+    behind = code.middle
     absent = UInt32(truncatingIfNeeded: thunks.exitDispatch)
-    steps = .allocate(capacity: Self.maximumStraightLength + 1)
-    events = .allocate(capacity: (Self.maximumStraightLength + 2) * Self.eventStride)
-    snapshots = .allocate(capacity: 2 * Self.maximumStraightLength + 6)
+    enterFunction = unsafeBitCast(
+      UnsafeRawPointer(bitPattern: thunks.enter), to: (@convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32).self)
+    snapshots = .allocate(capacity: 2 * Trace.maximumStraightLength + 6)
     deferred = .allocate(capacity: Self.maximumDeferred)
     waiting = .allocate(capacity: Self.maximumWaiting)
-    groups = .allocate(capacity: Self.maximumStraightLength)
-    openGroups = .allocate(capacity: Self.rootCount)
     known = .allocate(capacity: 32)
     known.initialize(repeating: .nothing, count: 32)
     page = UnsafeMutablePointer(bitPattern: 8)!
@@ -184,51 +121,58 @@ struct BlockTranslator: ~Copyable {
   }
 
   deinit {
-    steps.deallocate()
-    events.deallocate()
     snapshots.deallocate()
     deferred.deallocate()
     waiting.deallocate()
-    groups.deallocate()
-    openGroups.deallocate()
     known.deallocate()
     heat.deallocate()
   }
 
-  /// Forgets all blocks; the next begins at `cursor`.
-  mutating func clear(from cursor: UnsafeMutablePointer<UInt8>, behind: UnsafeMutablePointer<UInt8>) {
-    assembler.cursor = cursor
-    self.behind = behind
+  @inline(__always)
+  func enter(_ state: UnsafeMutablePointer<HartState>, _ address: UInt32) -> ExitReason {
+    ExitReason(rawValue: enterFunction(state, UInt(address)))!
+  }
+
+  mutating func clear() {
+    assembler.cursor = firstBlock
+    behind = code.middle
     waitingCount = 0
     freeWaiting = PageTranslations.none
     heat.clear()
     map?.clear()
   }
 
-  /// Whether there is room for the jumps of so many more blocks.
   func hasRoom(forBlocks count: Int) -> Bool {
-    waitingCount + (count + 1) * Self.maximumDeferred <= Self.maximumWaiting
+    let size = count * Self.largestBlock
+    return waitingCount + (count + 1) * Self.maximumDeferred <= Self.maximumWaiting
+      && code.middle - assembler.cursor > size && code.writable + code.count - behind > size
   }
 
-  /// Translates the block that begins at half-word `index` of `page`, and returns its address. A block whose accesses
-  /// aren't grouped is for whoever asks for it; jumps don't find it.
-  ///
-  /// - Parameters:
-  ///   - nextHalf: for an instruction that begins with the page's last two bytes: its other half.
-  ///   - mayRunOn: whether the block may run into the one that is reached next, see `following`.
+  var codeBytes: Int { (assembler.cursor - code.writable) + (behind - code.middle) }
+  var here: UInt { assembler.here }
+  var lastLength: Int { trace.count }
+
+  mutating func keepMap(_ map: CodeMap) {
+    map.places.pointee.shared = UInt64(code.executable)
+    map.places.pointee.calls = UInt64(thunks.refillRead)
+    map.places.pointee.blocks = UInt64(code.executable) + UInt64(firstBlock - code.writable)
+    map.places.pointee.end = UInt64(code.executable) + UInt64(code.count)
+    self.map = map
+  }
+
   mutating func translate(
-    _ page: UnsafeMutablePointer<CodePage>, _ translations: PageTranslations, _ index: Int, isGrouping: Bool = true,
-    nextHalf: UInt16? = nil, mayRunOn: Bool = false
+    _ page: UnsafeMutablePointer<CodePage>, _ translations: PageTranslations, _ index: Int, isGrouping: Bool,
+    nextHalf: UInt16?, mayRunOn: Bool
   ) -> UInt32 {
     self.page = page
     self.translations = translations
     following = nil
-    let end = trace(index * 2, nextHalf)
-    groupCount = 0
-    if isGrouping { planGroups() }
-    if stepCount > 2 { simplify() }
-    let isLoop = isGrouping && endsAtItsBegin
-    planEvents(isLoop: isLoop)
+    code.populate(from: assembler.cursor, behind: behind)
+    trace.read(page.pointee.source, from: index * 2, nextHalf, until: translations, absent)
+    if isGrouping { trace.planGroups(Self.self) }
+    trace.simplify()
+    let isLoop = isGrouping && trace.endsAtItsBegin
+    trace.planEvents(isLoop: isLoop)
     deferredCount = 0
     let start = UInt32(truncatingIfNeeded: assembler.here)
     if isGrouping {
@@ -241,35 +185,35 @@ struct BlockTranslator: ~Copyable {
     if let nextHalf { emitCheck(nextHalf: nextHalf) }
     loop = nil
     countsDown = false
-    loopAccessCount = 0
     loopUnextended = 0
     if isLoop {
       let chosen = loopRegisters()
       assembler.convert(registers, to: chosen)
       registers = chosen
-      planLoopAccesses()
-      loop = (loopAccessCount > 0 ? nil : assembler.here, chosen)
+      trace.planLoopAccesses()
+      keepsAddend = placeCount < RegisterMap.places.count && !trace.hasGroupsBesideLoopAccesses
+      loop = (trace.loopAccessCount > 0 ? nil : assembler.here, chosen)
     }
     let plain = assembler.here
-    if stepCount > 0 {
+    if trace.count > 0 {
       takeSnapshot()
       if let count = located(RegisterMap.remaining) {
-        assembler.arithmetic(.sub, count, immediate: Int32(stepCount))
+        assembler.arithmetic(.sub, count, immediate: Int32(trace.count))
       } else {
-        assembler.arithmetic(.sub, StateLayout.remaining, immediate: Int32(stepCount))
+        assembler.arithmetic(.sub, StateLayout.remaining, immediate: Int32(trace.count))
       }
       let patch = assembler.jump(if: .less)
       postpone(.budget(patch))
     }
     // What is emitted behind the block stands in the way where a map wants it there.
-    self.mayRunOn = mayRunOn && map == nil && loopAccessCount == 0
-    emitSteps(end)
-    if loopAccessCount > 0, let loop, let turn {
+    self.mayRunOn = mayRunOn && map == nil && trace.loopAccessCount == 0
+    emitSteps()
+    if trace.loopAccessCount > 0, let loop, let turn {
       self.mayRunOn = mayRunOn && map == nil
       assembler.fillHere(turn)
       loopUnextended = unextendedAtHead(of: loop.map)
       emitLoopLookups(loop.map, otherwise: plain)
-      emitSteps(end)
+      emitSteps()
     }
     if let map {
       // Whoever looks addresses up finds them in their order.
@@ -281,13 +225,13 @@ struct BlockTranslator: ~Copyable {
       emitDeferred()
       swap(&assembler.cursor, &behind)
     }
-    translatedBlocks += 1
-    translatedInstructions += stepCount
+    // With a map, what is led elsewhere often lies there, too.
+    if map == nil, following == nil { code.noteComplete(below: assembler.cursor) }
     return start
   }
 
   /// Emits all steps, and the way on behind them.
-  private mutating func emitSteps(_ end: End) {
+  private mutating func emitSteps() {
     isFloatChecked = false
     isFloatDirty = false
     boxed = 0
@@ -299,17 +243,17 @@ struct BlockTranslator: ~Copyable {
     isCarryNext = false
     known.update(repeating: .nothing, count: 32)
     current = 0
-    while current < stepCount {
+    while current < trace.count {
       nextHeld = nil
-      map?.note(assembler.here, offset: steps[current].offset)
-      emit(steps[current])
+      map?.note(assembler.here, offset: trace.steps[current].offset)
+      emit(trace.steps[current])
       held = nextHeld
       current += 1
     }
     extendAll()
     restoreCanonical()
     countWhole()
-    switch end {
+    switch trace.end {
     case .jump: break
     case .next(let offset):
       if offset < 4096 { emitEnd(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
@@ -319,78 +263,10 @@ struct BlockTranslator: ~Copyable {
     }
   }
 
-  // MARK: the trace
-
-  /// Decodes the trace that begins at `start`.
-  private mutating func trace(_ start: Int, _ nextHalf: UInt16?) -> End {
-    let source = page.pointee.source
-    var offset = start
-    stepCount = 0
-    hasBranches = false
-    var limit = Self.maximumStraightLength
-    while stepCount < limit {
-      if offset >= 4096 { return .next(offset) }
-      if stepCount > 0, translations.entryPoints[offset >> 1] != absent { return .next(offset) }
-      let half = source.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
-      let instruction: Instruction
-      if half & 3 == 3 {
-        if offset == CodePage.lastHalf {
-          // It depends on the next page, and has a block of its own.
-          guard stepCount == 0, let nextHalf else { return stepCount == 0 ? .interpreter(offset) : .next(offset) }
-          instruction = decoder.decode(UInt32(half) | UInt32(nextHalf) << 16)
-        } else {
-          instruction = decoder.decode(source.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
-        }
-      } else {
-        instruction = decoder.decode(UInt32(half))
-      }
-      if Self.isForInterpreter(instruction) { return .interpreter(offset) }
-      (steps + stepCount).initialize(to: Step(instruction, offset: offset))
-      // What stands behind a block must fit: these have several ways out each.
-      if !steps[stepCount].effects.isDisjoint(with: [.usesFloatingPoint, .accessesCSR]) { limit = Self.maximumLength }
-      stepCount += 1
-      switch instruction.operation {
-      case .jal:
-        let target = Int64(offset) + instruction.immediate
-        guard instruction.rd == 0, target > Int64(offset), target < 4096 else { return .jump }
-        offset = Int(target)
-      case .jalr: return .jump
-      case .beq, .bne, .blt, .bge, .bltu, .bgeu:
-        hasBranches = true
-        offset += Int(instruction.length)
-        if instruction.immediate <= 0 { return .next(offset) }
-        limit = Self.maximumLength
-      default: offset += Int(instruction.length)
-      }
-    }
-    return .next(offset)
-  }
-
-  /// What ends a block because it changes what generated code relies on, or traps.
-  private static func isForInterpreter(_ instruction: Instruction) -> Bool {
-    switch instruction.operation {
-    case .reserved, .ecall, .ebreak, .mret, .sret, .wfi, .sfence_vma, .sinval_vma, .fence_i: true
-    case .csrrw, .csrrs, .csrrc, .csrrwi, .csrrsi, .csrrci: instruction.immediate == 0x180
-    default: false
-    }
-  }
-
   // MARK: ways out
 
-  /// Whether the trace ends with a branch or jump to where it begins.
-  private var endsAtItsBegin: Bool {
-    guard stepCount > 0 else { return false }
-    let last = steps[stepCount - 1]
-    switch last.instruction.operation {
-    case .beq, .bne, .blt, .bge, .bltu, .bgeu: break
-    case .jal where last.instruction.rd == 0: break
-    default: return false
-    }
-    return Int64(last.offset) + last.instruction.immediate == Int64(steps[0].offset)
-  }
-
   /// How many instructions the block has counted and not executed when it is left before the present step.
-  var uncounted: Int { stepCount - current }
+  var uncounted: Int { trace.count - current }
 
   /// Jumps to a place of this page, whose block may be still to come. All instructions counted are executed. What is
   /// reached about as often as this block gets its own when it is reached next.
@@ -409,7 +285,7 @@ struct BlockTranslator: ~Copyable {
 
   /// Ends the block with a way on to a place of this page. Where there is no block yet, it is to follow right here.
   mutating func emitEnd(toOffset offset: Int) {
-    if mayRunOn, !hasBranches, offset != CodePage.lastHalf, translations.entryPoints[offset >> 1] == absent {
+    if mayRunOn, !trace.hasBranches, offset != CodePage.lastHalf, translations.entryPoints[offset >> 1] == absent {
       following = offset
     } else {
       emitJump(toOffset: offset)
@@ -624,8 +500,8 @@ struct BlockTranslator: ~Copyable {
     case .budget(let patch):
       assembler.fillHere(patch)
       emitCanonical(snapshot, 0)
-      giveBack(stepCount)
-      emitOffsetExit(steps[0].offset, thunks.exitBudget)
+      giveBack(trace.count)
+      emitOffsetExit(trace.steps[0].offset, thunks.exitBudget)
     case .lookUpAgain(let patch, let again):
       assembler.fillHere(patch)
       endCountDown(snapshots[snapshot].map)
@@ -730,38 +606,4 @@ enum KnownValue {
   case constant(UInt64)
   /// A distance from the address of the block's page.
   case fromPage(Int64)
-}
-
-/// Several accesses off one base register, or others that are a known distance from it, whose page is looked up once, by the first: from there on their address is in
-/// rdx, or in a slot of the state while another group's is.
-struct AccessGroup {
-  var base: UInt8
-  var isStore: Bool
-  /// The bytes accessed, from what the base register holds at the first step: low..<high.
-  var low: Int64
-  var high: Int64
-  /// What the base register's value was then, counted from its root.
-  var distance: Int64
-  var memberCount: Int
-  var first: Int
-  var last: Int
-  /// What the address is: the host's of the guest's address zero, where the base register lived in a host register at
-  /// the first access; else that of the lowest byte.
-  var isRelative = false
-  var needsSlot = false
-  /// -1: none.
-  var slot: Int8 = -1
-  /// While slots are assigned: no later group has got the same one.
-  var holdsSlot = false
-
-  init(base: UInt8, isStore: Bool, low: Int64, high: Int64, distance: Int64, at step: Int) {
-    self.base = base
-    self.isStore = isStore
-    self.low = low
-    self.high = high
-    self.distance = distance
-    memberCount = 1
-    first = step
-    last = step
-  }
 }

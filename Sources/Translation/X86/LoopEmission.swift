@@ -1,102 +1,11 @@
 import Hart
 import RISCV
 
-/// Accesses of a loop off one register that each turn moves by the same distance, or doesn't change: their page is looked
-/// up before many turns, as many as are certain to stay on it.
-struct LoopAccess {
-  var base: UInt8
-  var isStore = false
-  /// The bytes accessed in a turn, from what the base register holds at its begin: low..<high.
-  var low: Int64 = .max
-  var high: Int64 = .min
-  /// What a turn adds to the base register.
-  var stride: Int64 = 0
-}
-
 /// A loop of one block is made twice. The first turn takes the plain version, whose accesses are looked up one by one,
 /// as do turns that cross a page's end. From then on, look-ups before the loop find out for how many turns all pages
 /// are certain; the second version counts these down in place of the stretch's instructions, of which the rest waits in
 /// `loopRest`, and looks nothing up.
-extension BlockTranslator {
-  /// Bytes that a turn may access off one register, and move it by.
-  private static let largestLoopSpan: Int64 = 1024
-  private static let largestStride: Int64 = 256
-
-  /// Finds out which accesses of the trace, which is a loop, can be looked up before it.
-  mutating func planLoopAccesses() {
-    loopAccessCount = 0
-    guard stepCount <= Self.maximumLength else { return }
-    for index in 0..<stepCount {
-      steps[index].loopAccess = -1
-      // What may change what may be accessed.
-      let effects = steps[index].effects
-      if effects.contains(.endsBlock), !effects.contains(.branches) { return }
-    }
-    // What a turn adds to registers that keep the same root.
-    var roots = Roots()
-    for index in 0..<stepCount { roots.follow(steps[index]) }
-    var strides = InlineArray<32, Int64?>(repeating: nil)
-    for register in UInt8(1)..<32 where roots[register].number == Int16(register) {
-      let stride = roots[register].distance
-      if abs(stride) <= Self.largestStride { strides[Int(register)] = stride }
-    }
-    roots = Roots()
-    var indices = InlineArray<32, Int8>(repeating: -1)
-    for index in 0..<stepCount {
-      let i = steps[index].instruction
-      if let access = Self.plainAccess(i.operation), i.rs1 != 0, roots[i.rs1].number < 32 {
-        let (root, distance) = roots[i.rs1]
-        if indices[Int(root)] < 0, let stride = strides[Int(root)], loopAccessCount < StateLayout.loopAddendCount {
-          indices[Int(root)] = Int8(loopAccessCount)
-          loopAccesses[loopAccessCount] = LoopAccess(base: UInt8(root), stride: stride)
-          loopAccessCount += 1
-        }
-        if indices[Int(root)] >= 0 {
-          let number = Int(indices[Int(root)])
-          let offset = i.immediate + distance
-          let low = min(loopAccesses[number].low, offset)
-          let high = max(loopAccesses[number].high, offset + access.width)
-          if high - low <= Self.largestLoopSpan {
-            loopAccesses[number].low = low
-            loopAccesses[number].high = high
-            if access.isStore { loopAccesses[number].isStore = true }
-            steps[index].loopAccess = Int8(number)
-          }
-        }
-      }
-      roots.follow(steps[index])
-    }
-    removeMixed()
-  }
-
-  /// All accesses of a group are looked up before the loop, or none: those in it share a look-up.
-  private mutating func removeMixed() {
-    var isPlain = InlineArray<8, Bool>(repeating: false)
-    var changes = true
-    while changes {
-      changes = false
-      for index in 0..<stepCount where steps[index].group >= 0 && steps[index].loopAccess >= 0 {
-        let number = Int(steps[index].loopAccess)
-        if isPlain[number] { continue }
-        for other in 0..<stepCount where steps[other].group == steps[index].group && steps[other].loopAccess != number {
-          isPlain[number] = true
-        }
-        if isPlain[number] { changes = true }
-      }
-      for index in 0..<stepCount where steps[index].loopAccess >= 0 && isPlain[Int(steps[index].loopAccess)] {
-        steps[index].loopAccess = -1
-      }
-    }
-    var isAny = false
-    for number in 0..<loopAccessCount {
-      if isPlain[number] { loopAccesses[number].base = 0 } else { isAny = true }
-    }
-    if !isAny { loopAccessCount = 0 }
-    keepsAddend =
-      placeCount < RegisterMap.places.count
-      && !(0..<stepCount).contains { steps[$0].group >= 0 && steps[$0].loopAccess < 0 }
-  }
-
+extension X86BackEnd {
   /// Goes to the next turn of the loop.
   mutating func emitTurn(_ head: Assembler.Label?, _ map: RegisterMap) {
     assembler.convert(registers, to: map)
@@ -125,16 +34,18 @@ extension BlockTranslator {
     // As many as the stretch has instructions for. A power of two in place of the loop's length is on the safe side.
     let count = located(RegisterMap.remaining)
     if let count { assembler.move(.rax, count) } else { assembler.load(.rax, StateLayout.remaining) }
-    assembler.arithmetic(.compare, .rax, immediate: Int32(stepCount))
+    assembler.arithmetic(.compare, .rax, immediate: Int32(trace.count))
     assembler.jump(plain, if: .less)
-    assembler.shift(.right, .rax, by: Self.shift(covering: Int64(stepCount)))
+    assembler.shift(.right, .rax, by: Self.shift(covering: Int64(trace.count)))
     // At least one.
     assembler.arithmetic(.compare, .rax, immediate: 1)
     assembler.arithmetic(.addWithCarry, .rax, immediate: 0)
     assembler.store(turns, .rax)
-    for index in 0..<loopAccessCount where loopAccesses[index].base != 0 { emitLoopLookup(index, otherwise: plain) }
+    for index in 0..<trace.loopAccessCount where trace.loopAccesses[index].base != 0 {
+      emitLoopLookup(index, otherwise: plain)
+    }
     assembler.load(.rax, turns)
-    assembler.moveImmediate(.rcx, UInt64(stepCount))
+    assembler.moveImmediate(.rcx, UInt64(trace.count))
     assembler.multiply(.rax, .rcx)
     if let count {
       assembler.arithmetic(.sub, count, .rax)
@@ -150,16 +61,16 @@ extension BlockTranslator {
     loop = (assembler.here, map)
     takeSnapshot()
     if let count {
-      assembler.arithmetic(.sub, count, immediate: Int32(stepCount))
+      assembler.arithmetic(.sub, count, immediate: Int32(trace.count))
     } else {
-      assembler.arithmetic(.sub, StateLayout.remaining, immediate: Int32(stepCount))
+      assembler.arithmetic(.sub, StateLayout.remaining, immediate: Int32(trace.count))
     }
     postpone(.lookUpAgain(assembler.jump(if: .less), again))
   }
 
   /// Looks up one register's page, and lowers the number of turns to what stays on it.
   private mutating func emitLoopLookup(_ index: Int, otherwise plain: Assembler.Label) {
-    let access = loopAccesses[index]
+    let access = trace.loopAccesses[index]
     let lastFit = Int32(4096 - (access.high - access.low))
     if let base = located(access.base) {
       assembler.loadAddress(.rax, HostAddress(base, Int32(access.low)))
@@ -197,7 +108,7 @@ extension BlockTranslator {
   /// The same at the loop's head, which has counted a turn that isn't to be.
   mutating func endCountDown(_ map: RegisterMap) {
     assembler.load(.rax, StateLayout.loopRest)
-    assembler.arithmetic(.add, .rax, immediate: Int32(stepCount))
+    assembler.arithmetic(.add, .rax, immediate: Int32(trace.count))
     if let count = map.host(RegisterMap.remaining) {
       assembler.arithmetic(.add, count, .rax)
     } else {

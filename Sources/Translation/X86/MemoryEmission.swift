@@ -2,133 +2,9 @@ import Hart
 import RISCV
 
 /// Loads, stores and atomics: a look among the remembered translations, then the access.
-extension BlockTranslator {
-  /// The width in bytes of a plain access, and whether it stores; nil for other operations.
-  static func plainAccess(_ operation: Operation) -> (width: Int64, isStore: Bool)? {
-    switch operation {
-    case .lb, .lbu: (1, false)
-    case .lh, .lhu: (2, false)
-    case .lw, .lwu, .flw: (4, false)
-    case .ld, .fld: (8, false)
-    case .sb: (1, true)
-    case .sh: (2, true)
-    case .sw, .fsw: (4, true)
-    case .sd, .fsd: (8, true)
-    default: nil
-    }
-  }
-
-  /// The largest distance, in bytes, between the ends of the accesses of one group.
-  private static let largestSpan: Int64 = 256
-
-  /// Finds the accesses of the trace that can share the look-up of their page.
-  mutating func planGroups() {
-    openGroups.update(repeating: -1, count: Self.rootCount)
-    var roots = Roots()
-    for index in 0..<stepCount {
-      let step = steps[index]
-      let i = step.instruction
-      if let access = Self.plainAccess(i.operation), i.rs1 != 0 {
-        join(index, i, access, roots[i.rs1])
-      } else if step.effects.contains(.endsBlock), !step.effects.contains(.branches) {
-        // What may change the address space, or what may be accessed in it.
-        openGroups.update(repeating: -1, count: Self.rootCount)
-      }
-      roots.follow(step)
-    }
-    for index in 0..<groupCount where groups[index].memberCount == 1 { steps[groups[index].first].group = -1 }
-    assignSlots()
-  }
-
-  /// What registers have in common: a value from which each is a known distance away.
-  struct Roots {
-    /// Numbers of the values, by register; those that registers begin with have the register's.
-    private var numbers = InlineArray<32, Int16> { Int16($0) }
-    private var distances = InlineArray<32, Int64>(repeating: 0)
-    private var count: Int16 = 32
-
-    @inline(__always)
-    subscript(_ register: UInt8) -> (number: Int16, distance: Int64) {
-      (numbers[Int(register)], distances[Int(register)])
-    }
-
-    @inline(__always)
-    mutating func follow(_ step: Step) {
-      if step.target == 0 { return }
-      let i = step.instruction
-      if i.operation == .addi, i.rs1 != 0 {
-        numbers[Int(i.rd)] = numbers[Int(i.rs1)]
-        distances[Int(i.rd)] = distances[Int(i.rs1)] + i.immediate
-      } else {
-        numbers[Int(step.target)] = count
-        distances[Int(step.target)] = 0
-        count += 1
-      }
-    }
-  }
-
-  /// Lets a step join the group that is open for its base register's root, or opens one.
-  private mutating func join(
-    _ index: Int, _ i: Instruction, _ access: (width: Int64, isStore: Bool), _ root: (number: Int16, distance: Int64)
-  ) {
-    let open = openGroups[Int(root.number)]
-    if open >= 0 {
-      let group = groups + Int(open)
-      let offset = i.immediate + root.distance - group.pointee.distance
-      let low = min(group.pointee.low, offset)
-      let high = max(group.pointee.high, offset + access.width)
-      if high - low <= Self.largestSpan {
-        group.pointee.low = low
-        group.pointee.high = high
-        group.pointee.isStore = group.pointee.isStore || access.isStore
-        group.pointee.last = index
-        group.pointee.memberCount += 1
-        steps[index].group = open
-        steps[index].groupOffset = offset
-        return
-      }
-    }
-    (groups + groupCount).initialize(
-      to: AccessGroup(
-        base: i.rs1, isStore: access.isStore, low: i.immediate, high: i.immediate + access.width,
-        distance: root.distance, at: index))
-    openGroups[Int(root.number)] = Int16(groupCount)
-    steps[index].group = Int16(groupCount)
-    steps[index].groupOffset = i.immediate
-    groupCount += 1
-  }
-
-  /// Gives a slot to each group whose address doesn't stay in rdx from its first access to its last; a group for which
-  /// there is none left is dissolved.
-  private mutating func assignSlots() {
-    var loaded: Int16 = -1
-    for index in 0..<stepCount {
-      if usesRDX(steps[index].instruction) { loaded = -1 }
-      let group = steps[index].group
-      if group < 0 { continue }
-      if groups[Int(group)].first != index, loaded != group { groups[Int(group)].needsSlot = true }
-      loaded = group
-    }
-    var free = UInt32(1) << UInt32(StateLayout.groupSlotCount) - 1
-    for index in 0..<groupCount where groups[index].needsSlot {
-      for earlier in 0..<index where groups[earlier].holdsSlot && groups[earlier].last < groups[index].first {
-        free |= 1 << UInt32(groups[earlier].slot)
-        groups[earlier].holdsSlot = false
-      }
-      if free == 0 {
-        for step in groups[index].first...groups[index].last where steps[step].group == Int16(index) {
-          steps[step].group = -1
-        }
-      } else {
-        groups[index].slot = Int8(free.trailingZeroBitCount)
-        groups[index].holdsSlot = true
-        free &= free - 1
-      }
-    }
-  }
-
+extension X86BackEnd {
   /// Emits the look-up of a group's page, which leaves its address in rdx.
-  private mutating func emitGroup(_ step: Step, _ group: AccessGroup) {
+  private mutating func emitGroup(_ step: Trace.Step, _ group: AccessGroup) {
     // The way back to here has lost it.
     held = nil
     let retry = assembler.here
@@ -138,7 +14,7 @@ extension BlockTranslator {
     let entries = group.isStore ? StateLayout.writeEntries : StateLayout.readEntries
     let base = located(group.base)
     let isRelative = base != nil
-    groups[Int(step.group)].isRelative = isRelative
+    trace.groups[Int(step.group)].isRelative = isRelative
     if let base {
       if low != 0 { assembler.loadAddress(.rax, HostAddress(base, low)) } else { assembler.move(.rax, base) }
     } else {
@@ -186,12 +62,12 @@ extension BlockTranslator {
   }
 
   /// The host address of a plain access: in its group, or by a look-up of its own.
-  private mutating func locate(_ step: Step, isStore: Bool, widthShift: UInt8) -> Location {
+  private mutating func locate(_ step: Trace.Step, isStore: Bool, widthShift: UInt8) -> Location {
     let i = step.instruction
     if countsDown, step.loopAccess >= 0 { return locateInLoop(step) }
     if step.group >= 0 {
-      if groups[Int(step.group)].first == current { emitGroup(step, groups[Int(step.group)]) }
-      let group = groups[Int(step.group)]
+      if trace.groups[Int(step.group)].first == current { emitGroup(step, trace.groups[Int(step.group)]) }
+      let group = trace.groups[Int(step.group)]
       if group.first == current {
         // rdx has it.
       } else if loadedGroup != step.group {
@@ -233,7 +109,7 @@ extension BlockTranslator {
   }
 
   /// The host address of an access that was looked up before the loop.
-  private mutating func locateInLoop(_ step: Step) -> Location {
+  private mutating func locateInLoop(_ step: Trace.Step) -> Location {
     let i = step.instruction
     let keeps = keepsAddend
     let addend = keeps ? HostRegister.rdx : .rcx
@@ -252,7 +128,7 @@ extension BlockTranslator {
     return Location(place: HostAddress(.rcx, Int32(i.immediate)), missing: nil, free: .rax)
   }
 
-  mutating func emitLoad(_ step: Step, _ widthShift: UInt8, isSigned: Bool) {
+  mutating func emitLoad(_ step: Trace.Step, _ widthShift: UInt8, isSigned: Bool) {
     let i = step.instruction
     let location = locate(step, isStore: false, widthShift: widthShift)
     let place = location.place
@@ -273,7 +149,7 @@ extension BlockTranslator {
     finish(i.rd)
   }
 
-  mutating func emitStore(_ step: Step, _ widthShift: UInt8) {
+  mutating func emitStore(_ step: Trace.Step, _ widthShift: UInt8) {
     let i = step.instruction
     let location = locate(step, isStore: true, widthShift: widthShift)
     let place = location.place
@@ -301,7 +177,7 @@ extension BlockTranslator {
 
   // MARK: floating point (20.5, 21.3)
 
-  mutating func emitFloatLoad(_ step: Step, _ widthShift: UInt8) {
+  mutating func emitFloatLoad(_ step: Trace.Step, _ widthShift: UInt8) {
     let i = step.instruction
     checkFloat(step)
     let location = locate(step, isStore: false, widthShift: widthShift)
@@ -323,7 +199,7 @@ extension BlockTranslator {
     }
   }
 
-  mutating func emitFloatStore(_ step: Step, _ widthShift: UInt8) {
+  mutating func emitFloatStore(_ step: Trace.Step, _ widthShift: UInt8) {
     let i = step.instruction
     checkFloat(step)
     let format: Assembler.Scalar = widthShift == 3 ? .double : .single
@@ -340,7 +216,7 @@ extension BlockTranslator {
   // MARK: cache blocks (Zicboz)
 
   /// CBO.ZERO of RAM in S-mode, where menvcfg lets it: how kernels clear pages.
-  mutating func emitZeroBlock(_ step: Step) {
+  mutating func emitZeroBlock(_ step: Trace.Step) {
     held = nil
     assembler.compare8(StateLayout.privilege, immediate: Privilege.supervisor.rawValue)
     let elsewhere = assembler.jump(if: .notEqual)
@@ -376,7 +252,7 @@ extension BlockTranslator {
   }
 
   /// An AMO on RAM that is remembered as writable; the interpreter does the others.
-  mutating func emitAtomic(_ step: Step, _ width: HostWidth) {
+  mutating func emitAtomic(_ step: Trace.Step, _ width: HostWidth) {
     let i = step.instruction
     readInto(.rax, i.rs1)
     let missing = emitAlignedLookup(isStore: true, widthShift: width == .quad ? 3 : 2)
@@ -412,7 +288,7 @@ extension BlockTranslator {
     postpone(.executeOne(missing, site(step).bits, assembler.here))
   }
 
-  mutating func emitLoadReserved(_ step: Step, _ width: HostWidth) {
+  mutating func emitLoadReserved(_ step: Trace.Step, _ width: HostWidth) {
     let i = step.instruction
     readInto(.rax, i.rs1)
     let missing = emitAlignedLookup(isStore: false, widthShift: width == .quad ? 3 : 2)
@@ -427,7 +303,7 @@ extension BlockTranslator {
   }
 
   /// Succeeds when the reserved location still holds what LR saw.
-  mutating func emitStoreConditional(_ step: Step, _ width: HostWidth) {
+  mutating func emitStoreConditional(_ step: Trace.Step, _ width: HostWidth) {
     let i = step.instruction
     readInto(.rax, i.rs1)
     let missing = emitAlignedLookup(isStore: true, widthShift: width == .quad ? 3 : 2)

@@ -3,12 +3,12 @@ import RISCV
 /// Sign extension as late as possible. The instructions on words (RV64I, 4.2) leave a 32-bit result in sign-extended form,
 /// which costs an instruction of its own here and is seldom looked at: most results go into other such instructions,
 /// narrow stores, or comparisons with their like.
-extension BlockTranslator {
+extension X86BackEnd {
   /// Extends the sources of the next step that are read in full.
   mutating func prepareSources(_ i: Instruction) {
     if unextended == 0 { return }
     if i.operation.effects.contains(.branches) {
-      if current == stepCount - 1 {
+      if current == trace.count - 1 {
         // A loop's begin may have it otherwise; what follows the loop extends what is left.
         extendAll(but: loopUnextended)
         if unextended == 0 { return }
@@ -96,10 +96,12 @@ extension BlockTranslator {
     var result: UInt32 = 0
     for register in UInt8(1)..<32 where loop.host(register) != nil {
       let bit = UInt32(1) << UInt32(register)
-      guard let last = (0..<stepCount).last(where: { steps[$0].target == register }),
-        Self.isWordComputation(steps[last].instruction.operation),
-        let first = (0..<stepCount).first(where: { steps[$0].sources & bit != 0 || steps[$0].target == register }),
-        Self.isWordComputation(steps[first].instruction.operation)
+      guard let last = (0..<trace.count).last(where: { trace.steps[$0].target == register }),
+        Self.isWordComputation(trace.steps[last].instruction.operation),
+        let first = (0..<trace.count).first(where: {
+          trace.steps[$0].sources & bit != 0 || trace.steps[$0].target == register
+        }),
+        Self.isWordComputation(trace.steps[first].instruction.operation)
       else { continue }
       result |= bit
     }

@@ -2,14 +2,14 @@ import Hart
 import RISCV
 
 /// What each instruction becomes. Scratch registers: rax, rcx; and rdx, which an access group's address is lost from.
-extension BlockTranslator {
-  mutating func emit(_ step: Step) {
+extension X86BackEnd {
+  mutating func emit(_ step: Trace.Step) {
     let i = step.instruction
-    if usesRDX(i) {
+    if Self.losesGroupAddress(i) {
       loadedGroup = -1
       loadedAddend = -1
     }
-    let isJump = current == stepCount - 1 && (i.operation == .jal || i.operation == .jalr)
+    let isJump = current == trace.count - 1 && (i.operation == .jal || i.operation == .jalr)
     if isJump {
       if loop == nil {
         prepareSources(i)
@@ -33,7 +33,7 @@ extension BlockTranslator {
     if isWord || isResultUnextended { words |= bit } else { words &= ~bit }
   }
 
-  private mutating func emitOperation(_ step: Step) {
+  private mutating func emitOperation(_ step: Trace.Step) {
     let i = step.instruction
     switch i.operation {
     // RV64I: integer computation (2.4, 4.2)
@@ -245,8 +245,8 @@ extension BlockTranslator {
   }
 
   /// Whether what `emit` makes of an instruction overwrites rdx. Slow paths keep it.
-  func usesRDX(_ i: Instruction) -> Bool {
-    switch i.operation {
+  static func losesGroupAddress(_ instruction: Instruction) -> Bool {
+    switch instruction.operation {
     case .orc_b, .mulh, .mulhu, .mulhsu, .div, .divu, .rem, .remu, .divw, .divuw, .remw, .remuw: true
     case .lr_w, .lr_d, .sc_w, .sc_d, .amoswap_w, .amoadd_w, .amoand_w, .amoor_w, .amoxor_w: true
     case .amoswap_d, .amoadd_d, .amoand_d, .amoor_d, .amoxor_d: true
@@ -288,7 +288,7 @@ extension BlockTranslator {
     if located(register) != nil {
       noteWritten(register)
     } else {
-      if event(register, from: current + 1) != Self.overwritten {
+      if trace.event(register, from: current + 1) != Trace.overwritten {
         assembler.store(StateLayout.integer(register), .rax)
       }
       nextHeld = register
@@ -474,8 +474,8 @@ extension BlockTranslator {
   /// Whether the next step asks for the carry of this addition: whether the sum is below one of its parts.
   @inline(__always)
   private func isCarryWanted(_ i: Instruction) -> Bool {
-    guard current + 1 < stepCount, i.rs1 != 0, i.rs2 != 0 else { return false }
-    let next = steps[current + 1].instruction
+    guard current + 1 < trace.count, i.rs1 != 0, i.rs2 != 0 else { return false }
+    let next = trace.steps[current + 1].instruction
     return next.operation == .sltu && next.rs1 == i.rd && next.rs2 != i.rd && (next.rs2 == i.rs1 || next.rs2 == i.rs2)
   }
 
@@ -687,7 +687,7 @@ extension BlockTranslator {
 
   // MARK: control transfer
 
-  private mutating func emitBranch(_ step: Step, _ condition: HostCondition) {
+  private mutating func emitBranch(_ step: Trace.Step, _ condition: HostCondition) {
     let i = step.instruction
     var condition = condition
     if i.rs1 == 0, i.rs2 != 0 {
@@ -731,13 +731,13 @@ extension BlockTranslator {
     nextHeld = held
   }
 
-  private mutating func emitJumpAndLink(_ step: Step) {
+  private mutating func emitJumpAndLink(_ step: Trace.Step) {
     let i = step.instruction
     let target = Int64(step.offset) + i.immediate
     let next = step.offset + Int(i.length)
     setFromPage(i.rd, Int64(next))
     // A jump that the trace follows has a step behind it.
-    if current + 1 < stepCount { return }
+    if current + 1 < trace.count { return }
     if let loop {
       return emitTurn(loop.head, loop.map)
     }
@@ -763,7 +763,7 @@ extension BlockTranslator {
     emitLanding(next)
   }
 
-  private mutating func emitJumpAndLinkRegister(_ step: Step) {
+  private mutating func emitJumpAndLinkRegister(_ step: Trace.Step) {
     let i = step.instruction
     let next = step.offset + Int(i.length)
     if i.rd == 0, i.rs1 == 1, i.immediate == 0 {
@@ -811,7 +811,7 @@ extension BlockTranslator {
   // MARK: the interpreter's help
 
   /// Has the interpreter execute the present instruction.
-  mutating func emitExecuteOne(_ step: Step) {
+  mutating func emitExecuteOne(_ step: Trace.Step) {
     extendAll()
     forgetPending()
     restoreCanonical()
@@ -827,7 +827,9 @@ extension BlockTranslator {
     boxed = 0
   }
 
-  func site(_ step: Step, widthShift: UInt8 = 0, isSigned: Bool = false, isStore: Bool = false) -> SiteDescription {
+  func site(
+    _ step: Trace.Step, widthShift: UInt8 = 0, isSigned: Bool = false, isStore: Bool = false
+  ) -> SiteDescription {
     SiteDescription(
       offset: step.offset, uncounted: uncounted, length: step.instruction.length, widthShift: widthShift,
       isSigned: isSigned, isStore: isStore)

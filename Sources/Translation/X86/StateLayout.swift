@@ -50,13 +50,11 @@ enum StateLayout {
   static let doubleSign = HostAddress(.rbp, displacement(\.doubleSign))
   static let singleSign = HostAddress(.rbp, displacement(\.singleSign))
   private static let groupSlots = displacement(\.groupSlots)
-  static let groupSlotCount = 8
   static func groupSlot(_ index: Int) -> HostAddress { HostAddress(.rbp, groupSlots + 8 * Int32(index)) }
-  static let keptGroup = groupSlot(groupSlotCount)
+  static let keptGroup = groupSlot(AccessGroup.slotCount)
 
   static let loopRest = HostAddress(.rbp, displacement(\.loopRest))
   private static let loopAddends = displacement(\.loopAddends)
-  static let loopAddendCount = 8
   static func loopAddend(_ index: Int) -> HostAddress { HostAddress(.rbp, loopAddends + 8 * Int32(index)) }
 
   static let hostToPhysical = HostAddress(.rbp, displacement(\.hostToPhysical))

@@ -1,0 +1,59 @@
+import Hart
+import RISCV
+
+/// Makes host code of traces. There is one for each kind of host processor (x86-64 so far); the rest of the room doesn't
+/// know which it is, except for what the code's calls of slow paths look like, see `SiteDescription`.
+///
+/// Code goes into a `CodeMemory`: blocks one after the other into its first half, what they seldom execute into the
+/// second. A block's address fits 32 bits. Before a block is translated there must be room for it, `largestBlock` in
+/// both halves.
+protocol BackEnd: ~Copyable {
+  /// Throws `HostError` where the host's processor lacks instructions that the code uses.
+  static func checkHost() throws
+  /// Bytes of a block's code at most, and of what stands behind it.
+  static var largestBlock: Int { get }
+  /// Whether the code for an instruction overwrites the host register that holds an access group's address.
+  static func losesGroupAddress(_ instruction: Instruction) -> Bool
+
+  /// Begins a code memory with what all blocks share.
+  init(_ code: CodeMemory)
+
+  /// Where entry points lead that have no block: out of generated code, with `ExitReason.dispatch`.
+  var absent: UInt32 { get }
+  /// Runs the block at `address`, and those it leads to, till one is left for the reason that is returned.
+  func enter(_ state: UnsafeMutablePointer<HartState>, _ address: UInt32) -> ExitReason
+
+  /// Translates the block that begins at half-word `index` of `page`, and returns its address. A block whose accesses
+  /// aren't grouped is for whoever asks for it; jumps don't find it.
+  ///
+  /// - Parameters:
+  ///   - nextHalf: for an instruction that begins with the page's last two bytes: its other half.
+  ///   - mayRunOn: whether the block may run into the one that is reached next, see `following`.
+  mutating func translate(
+    _ page: UnsafeMutablePointer<CodePage>, _ translations: PageTranslations, _ index: Int, isGrouping: Bool,
+    nextHalf: UInt16?, mayRunOn: Bool
+  ) -> UInt32
+  /// The block that was translated last: its trace, where its code ends, and the offset in the page of the one that it
+  /// runs into, which has to be translated next; nil: it runs into none.
+  var lastLength: Int { get }
+  var here: UInt { get }
+  var following: Int? { get }
+
+  /// Whether there is room for so many more blocks.
+  func hasRoom(forBlocks count: Int) -> Bool
+  /// Bytes of code memory in use.
+  var codeBytes: Int { get }
+  /// Forgets all blocks; the next one begins anew behind what all share.
+  mutating func clear()
+
+  /// How often places were reached that have no block.
+  var heat: HeatTable { get set }
+  /// Told where the code of each instruction is; nil where nobody wants to know.
+  var map: CodeMap? { get }
+  /// Has it keep a map from now on.
+  mutating func keepMap(_ map: CodeMap)
+}
+
+#if arch(x86_64)
+  typealias HostBackEnd = X86BackEnd
+#endif
