@@ -22,6 +22,26 @@ import Testing
     #expect(names(try PackageResolver.resolve(["shell"], in: index)) == ["shell", "libc", "terminal"])
   }
 
+  /// What a package pre-depends on is configured, with all that it needs, before that package is unpacked; nothing else is
+  /// configured by then, for what it needs may still have to come.
+  @Test func preDependenciesAreConfiguredFirst() throws {
+    let index = index(
+      package("compiler", "1", "Depends: preprocessor"), package("preprocessor"),
+      package("python", "1", "Depends: minimal", "Pre-Depends: minimal, kernel"), package("kernel"),
+      package("minimal", "1", "Depends: library | other"), package("library", "1", "Depends: minimal"),
+      package("module", "1", "Pre-Depends: minimal, python"))
+    let all = try ["compiler", "python", "module", "library", "minimal", "preprocessor"].map {
+      try #require(try index.latest($0))
+    }
+    let late = LatePackages(all)
+    #expect(
+      late.words == [
+        "compiler.deb", "library.deb", "minimal.deb", "configure:library,minimal", "python.deb", "configure:python",
+        "module.deb", "preprocessor.deb",
+      ])
+    #expect(LatePackages([]).words == [])
+  }
+
   @Test func takesTheFirstAlternativeThatExists() throws {
     let index = index(
       package("mail", "1", "Depends: gone | exim | postfix"), package("exim"), package("postfix"))

@@ -129,20 +129,12 @@ struct DebianInstallation {
   private func buildFiles(
     preinst: [String], late: [DebianPackage]
   ) -> [(path: String, mode: UInt32, content: [UInt8])] {
-    let names = Set(late.map(\.name))
-    // A late package that pre-depends on another one is unpacked after that one is configured.
-    let lateWords = late.flatMap { package -> [String] in
-      let waits = package.preDependencies.flatMap { $0 }.contains { relation in
-        late.contains { names.contains($0.name) && $0.name != package.name && $0.fulfils(relation) }
-      }
-      return (waits ? ["configure"] : []) + ["\(package.name).deb"]
-    }
     let settings = """
       LABEL=\(Self.label)
       UUID=\(uuid)
       LOGIN=\(options.user ?? "")
       PREINST="\(preinst.joined(separator: " "))"
-      LATE="\(lateWords.joined(separator: " "))"
+      LATE="\(LatePackages(late).words.joined(separator: " "))"
 
       """
     var files: [(path: String, mode: UInt32, content: [UInt8])] = [

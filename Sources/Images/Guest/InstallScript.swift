@@ -40,15 +40,17 @@ enum InstallScript {
     configure --configure --pending
     if [ -n "$LATE" ]; then
       group=
-      for word in $LATE configure; do
-        if [ "$word" != configure ]; then
-          group="$group /var/cache/apt/archives/$word"
-        elif [ -n "$group" ]; then
-          configure --unpack $group
-          configure --configure --pending
-          group=
-        fi
+      for word in $LATE; do
+        case $word in
+          configure:*)
+            [ -z "$group" ] || configure --unpack $group
+            configure --configure $(echo "${word#configure:}" | tr , ' ')
+            group= ;;
+          *) group="$group /var/cache/apt/archives/$word" ;;
+        esac
       done
+      [ -z "$group" ] || configure --unpack $group
+      configure --configure --pending
       rm -f /var/cache/apt/archives/*.deb
     fi
 
