@@ -27,4 +27,7 @@ public enum HostFileLock {
   public static func lock(_ descriptor: Int32, exclusive: Bool) -> Bool {
     chost_lock_file(descriptor, exclusive ? 1 : 0) == 0
   }
+
+  /// Whether somebody else holds the lock, which isn't taken.
+  public static func isHeld(_ descriptor: Int32) -> Bool { chost_is_locked(descriptor) == 1 }
 }

@@ -19,6 +19,12 @@ int chost_open(const char *path, int flags, unsigned mode);
 /// Returns 0, or -1 with errno (EAGAIN or EACCES when somebody else holds it). F_OFD_SETLK needs _GNU_SOURCE.
 int chost_lock_file(int descriptor, int exclusive);
 
+/// Whether somebody else holds such a lock of the file, without taking it. -1 with errno on failure.
+int chost_is_locked(int descriptor);
+
+/// Who is at the other side of a Unix socket (SO_PEERCRED, which needs _GNU_SOURCE). Returns 0, or -1 with errno.
+int chost_peer(int descriptor, int *process, unsigned *user);
+
 /// fallocate needs _GNU_SOURCE. Gives the range's space back (FALLOC_FL_PUNCH_HOLE), or makes it read as zeroes and
 /// keeps its space (FALLOC_FL_ZERO_RANGE); the file's size stays. Returns 0, or -1 with errno (EOPNOTSUPP).
 int chost_punch_hole(int descriptor, int64_t offset, int64_t count);

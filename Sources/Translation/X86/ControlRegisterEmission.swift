@@ -23,10 +23,10 @@ extension X86BackEnd {
     if let (place, kept) = Self.plainRegister(i.immediate), isRead || i.operation == .csrrw {
       emitPlainRegister(step, place, kept, isRead: isRead)
     } else if i.immediate == Self.sstatus, isRead {
-      let miss = emitPrivilegeCheck()
+      let misses = emitStatusChecks()
       emitSupervisorStatus()
       write(i.rd, .rax)
-      postpone(.executeOne(miss, site(step).bits, assembler.here))
+      for miss in misses { postpone(.executeOne(miss, site(step).bits, assembler.here)) }
       forgetFloat()
     } else if i.immediate == Self.sstatus {
       emitStatusChange(step)
@@ -40,6 +40,13 @@ extension X86BackEnd {
     held = nil
     assembler.compare8(StateLayout.privilege, immediate: Privilege.supervisor.rawValue)
     return assembler.jump(if: .below)
+  }
+
+  /// The same, and those that are taken while MXCSR may hold exceptions that make FS dirty.
+  private mutating func emitStatusChecks() -> [Assembler.Patch] {
+    let miss = emitPrivilegeCheck()
+    assembler.compare8(StateLayout.isFloatReady, immediate: 0)
+    return [miss, assembler.jump(if: .notEqual)]
   }
 
   private mutating func emitPlainRegister(_ step: Trace.Step, _ place: HostAddress, _ kept: Int32, isRead: Bool) {
@@ -74,8 +81,7 @@ extension X86BackEnd {
   /// SUM.
   private mutating func emitStatusChange(_ step: Trace.Step) {
     let i = step.instruction
-    let miss = emitPrivilegeCheck()
-    var misses = [miss]
+    var misses = emitStatusChecks()
     // The bits to change, in rcx.
     let isImmediate = i.operation == .csrrwi || i.operation == .csrrsi || i.operation == .csrrci
     if isImmediate { assembler.moveImmediate(.rcx, UInt64(i.rs1)) } else { readInto(.rcx, i.rs1) }
