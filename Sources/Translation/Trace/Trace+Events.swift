@@ -84,13 +84,13 @@ extension Trace {
   /// How many steps from `index` on read a register before it is overwritten, as far as `limit`.
   @inline(__always)
   func reads(of register: UInt8, from index: Int, limit: Int) -> Int {
-    var count = 0
+    var reads = 0
     var next = event(register, from: index)
-    while count < limit, next < Self.lastEvent {
-      count += 1
+    while reads < limit, next < Self.lastEvent {
+      reads += 1
       if Int(next) >= count { break }
       next = event(register, from: Int(next) + 1)
     }
-    return count
+    return reads
   }
 }
