@@ -26,16 +26,21 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
   ],
   targets: [
     .executableTarget(name: "yadori", dependencies: ["Commands"], swiftSettings: rules),
     room(
       "Commands",
       [
-        "Yadori", "Images", "Board", "Translation", "Storage", "Network", "Console", "HostSystem", "RISCV",
+        "Supervisor", "Yadori", "Images", "Board", "Translation", "Storage", "Network", "Console", "HostSystem",
+        "RISCV",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ]),
+    room(
+      "Supervisor",
+      ["Yadori", "Images", "Console", "HostSystem", "CHost", .product(name: "GRDB", package: "GRDB.swift")]),
     room("Images", ["Storage", "CCrypto", "CZlib", "CZstd", "CLZMA"]),
     room(
       "Yadori",
@@ -78,6 +83,7 @@ let package = Package(
     tests("Board", ["Translation", "Hart", "RISCV", "Bus", "HostSystem", "Virtio", "Console"]),
     tests("Images", ["HostSystem", "Storage", "HTTPTestServer"]),
     tests("Yadori", ["Console"]),
+    tests("Supervisor", ["Yadori", "HostSystem"]),
     tests("Commands", ["HostSystem", "Images", "Storage", "HTTPTestServer", "yadori"]),
     // Answers downloads on the loopback address; the tests of Images and Commands start it.
     .target(name: "HTTPTestServer", path: "Tests/HTTPTestServer", swiftSettings: rules),

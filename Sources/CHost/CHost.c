@@ -6,6 +6,8 @@
 #include <linux/futex.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <spawn.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -43,6 +45,30 @@ int chost_peer(int descriptor, int *process, unsigned *user) {
     *process = peer.pid;
     *user = peer.uid;
     return 0;
+}
+
+extern char **environ;
+
+int chost_spawn_session(char *const arguments[], const char *log, int report) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    pid_t process;
+    /* A copy onto itself would stay closed on exec. */
+    int source = fcntl(report, F_DUPFD_CLOEXEC, CHOST_REPORT_DESCRIPTOR + 1);
+    if (source < 0) return errno;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    posix_spawn_file_actions_adddup2(&actions, 1, 2);
+    posix_spawn_file_actions_adddup2(&actions, source, CHOST_REPORT_DESCRIPTOR);
+    posix_spawn_file_actions_addclosefrom_np(&actions, CHOST_REPORT_DESCRIPTOR + 1);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+    int code = posix_spawn(&process, arguments[0], &actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    close(source);
+    return code;
 }
 
 int chost_punch_hole(int descriptor, int64_t offset, int64_t count) {

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Images
+import Supervisor
 
 /// `yadori image ...`: the images on this host.
 struct ImageCommand: ParsableCommand {
@@ -142,11 +143,11 @@ struct RemoveImageCommand: ParsableCommand {
 
   func run() throws {
     let store = ImageStore()
+    let registry = try MachineRegistry(folder: MachineStarting.folder)
     for name in names {
-      let machine = store.folder.deletingLastPathComponent().appendingPathComponent("machines/\(name)")
-      if FileManager.default.fileExists(atPath: machine.path) {
+      if let machine = try registry.records(image: name).first {
         throw CommandFailure(
-          .unavailable, "the machine '\(name)' stands on this image; remove '\(machine.path)' first")
+          .unavailable, "the machine '\(machine.name)' stands on this image; 'yadori remove \(machine.name)' first")
       }
       try store.remove(name)
     }

@@ -19,6 +19,8 @@ struct ProfileOptions: ParsableArguments {
   @Flag(help: "Name translated code for perf, in /tmp/perf-PID.map.")
   var perfMap = false
 
+  var isUsed: Bool { profile != nil || perfMap }
+
   /// A profile to be written when the machine has ended.
   struct Output {
     let symbols: SymbolTable

@@ -7,7 +7,12 @@ public struct Root: AsyncParsableCommand {
     commandName: "yadori",
     abstract: "Gives guest machines a lodging on any host: 64-bit RISC-V machines, without root or /dev/kvm.",
     version: "yadori 0.1.0",
-    subcommands: [RunCommand.self, ImageCommand.self, ISACommand.self, DisassembleCommand.self])
+    subcommands: [
+      RunCommand.self, StartCommand.self, ListCommand.self, InspectCommand.self, ConsoleCommand.self, LogsCommand.self,
+      StopCommand.self, KillCommand.self, PauseCommand.self, ResumeCommand.self, RestartCommand.self, WaitCommand.self,
+      RenameCommand.self, RemoveCommand.self, ImageCommand.self, ISACommand.self, DisassembleCommand.self,
+      MachineProcessCommand.self,
+    ])
 
   public init() {}
 

@@ -5,13 +5,14 @@ import Foundation
 import HostSystem
 import Images
 import Network
+import Supervisor
 import Synchronization
 import Yadori
 
 /// `yadori run`: a machine on this terminal.
 struct RunCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "run", abstract: "Runs a machine on this terminal.",
+    commandName: "run", abstract: "Runs a machine, on this terminal or in the background.",
     discussion: """
       TARGET is the name of an image ("debian": built first, if it isn't there) or a bare ELF program. Without it, \
       --kernel or --firmware say what to boot.
@@ -19,6 +20,12 @@ struct RunCommand: ParsableCommand {
 
   @Argument(help: "An image's name, or an ELF program for a machine without firmware.")
   var target: String?
+
+  @Flag(name: [.customShort("d"), .long], help: "Run in the background; print the machine's name.")
+  var detach = false
+
+  @Option(help: "The machine's name (the image's). A machine that is there goes on with its disk.")
+  var name: String?
 
   @Option(name: [.customShort("c"), .customLong("harts")], help: "Number of harts.")
   var harts = 1
@@ -52,7 +59,9 @@ struct RunCommand: ParsableCommand {
   @Option(help: "The size of a new machine's disk, when TARGET is an image.")
   var diskSize: ByteCount?
 
-  @Flag(help: "Throw the changes to the image's disk away when the machine ends.")
+  @Flag(
+    name: [.customLong("temporary"), .customLong("rm")],
+    help: "Remove the machine, and what it changed on the image's disk, when it ends.")
   var temporary = false
 
   @Option(help: "The network card: user, tap=NAME or none (user for images, none otherwise).")
@@ -96,17 +105,20 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     BrokenPipes.becomeErrors()
     let savePoint = try self.savePoint()
+    if detach { return try runInBackground() }
     let console = TerminalConsole()
     let machine: VirtualMachine
-    var plan = MachinePlan()
+    var process: MachineProcess?
     if let loadState {
       let engine = try engine.choice()
       machine = try VirtualMachine(restoring: loadState, console: console) { $0.engine = engine }
     } else {
-      plan = try makePlan()
-      machine = try VirtualMachine(plan.configuration, console: console)
+      let plan = try makePlan()
+      if let registered = plan.registered {
+        process = try MachineProcess(registered.registry, registered.record, console: console)
+      }
+      machine = try process?.machine ?? VirtualMachine(plan.configuration, console: console)
     }
-    defer { plan.cleanUp() }
     console.onQuit = { machine.stop() }
     console.onPause = { machine.togglePause() }
     console.onBreak = { machine.sendBreak() }
@@ -118,23 +130,39 @@ struct RunCommand: ParsableCommand {
       machine.stop()
     }
     let start = Date()
-    let outcome = try machine.run(until: savePoint) {
-      if let description = console.escapeDescription { report(description) }
-    }
+    let greet = { if let description = console.escapeDescription { report(description) } }
+    let outcome = try process?.run(until: savePoint, isReady: greet) ?? machine.run(until: savePoint, isReady: greet)
     signals.release()
     if stats { printStatistics(machine, seconds: Date().timeIntervalSince(start)) }
     try profile.write(profileOutput, of: machine)
-    if let number = endingSignal.withLock({ $0 }) {
-      plan.cleanUp()
-      kill(getpid(), number)
-    }
+    if let number = endingSignal.withLock({ $0 }) { kill(getpid(), number) }
     switch outcome {
-    case .shutdown(let code):
+    case .shutdown:
       if let dumpSignature { try write(try machine.signature(), to: dumpSignature) }
-      if code != 0 { throw ExitCode(Int32(code & 0xFF == 0 ? 1 : code & 0xFF)) }
+      let code = MachineProcess.exitCode(of: outcome)
+      if code != 0 { throw ExitCode(code) }
     case .stopped, .saved: break
     case .failed(let reason): throw CommandFailure(.software, "the machine can't go on: \(reason)")
     }
+  }
+
+  private func runInBackground() throws {
+    let foreground: [(String, Bool)] = [
+      ("--save-state-at", !saveStateAt.isEmpty), ("--load-state", loadState != nil),
+      ("--dump-signature", dumpSignature != nil), ("--stats", stats), ("--profile", profile.isUsed),
+    ]
+    if let (flag, _) = foreground.first(where: \.1) {
+      throw CommandFailure(.usage, "\(flag) is for machines on a terminal; leave it or -d out")
+    }
+    let plan = try makePlan()
+    guard let (registry, record, isNew) = plan.registered else { preconditionFailure("-d registers its machine") }
+    do {
+      try MachineStarting.start(registry, record)
+    } catch {
+      if isNew { try? registry.remove(record) }
+      throw error
+    }
+    print(record.name)
   }
 
   private func savePoint() throws -> VirtualMachine.SavePoint? {
@@ -145,8 +173,82 @@ struct RunCommand: ParsableCommand {
     return VirtualMachine.SavePoint(instructions: count, path: saveStateAt[1])
   }
 
-  /// What to run, from flags and image.
-  private func makePlan() throws -> MachinePlan {
+  /// What to run, and where it is kept: machines of images, those in the background, and those with a name.
+  private struct Plan {
+    var configuration: VirtualMachineConfiguration
+    var registered: (registry: MachineRegistry, record: MachineRecord, isNew: Bool)?
+  }
+
+  private func makePlan() throws -> Plan {
+    // Flags that can't be are refused before files are looked for.
+    _ = try engine.choice()
+    let isImage = try target.map { try !isProgram($0) } ?? false
+    guard isImage || detach || name != nil else {
+      return Plan(configuration: try configuration(image: nil, folder: nil, before: nil))
+    }
+    let registry = try MachineRegistry(folder: MachineStarting.folder)
+    let wanted = try wantedName(registry, image: isImage ? target : nil)
+    var record = try registry.record(named: wanted)
+    if let record {
+      guard record.image == (isImage ? target : nil) else {
+        let origin = record.image.map { "of the image '\($0)'" } ?? "without an image"
+        throw CommandFailure(
+          .unavailable, "there is a machine '\(wanted)' already, \(origin); choose another name with --name")
+      }
+      guard !registry.folder(of: record).isInUse else {
+        throw CommandFailure(
+          .unavailable,
+          "the machine '\(wanted)' runs already; 'yadori console \(wanted)' shows it, --name starts another one")
+      }
+    }
+    let isNew = record == nil
+    // Machines had folders of their names before there was a registry.
+    let isOlder = isNew && FileManager.default.fileExists(atPath: registry.folder(identifier: wanted).disk)
+    let identifier = record?.identifier ?? (isOlder ? wanted : MachineRecord.newIdentifier())
+    let folder = registry.folder(identifier: identifier)
+    let configuration: VirtualMachineConfiguration
+    do {
+      configuration = try self.configuration(
+        image: isImage ? target : nil, folder: folder, before: record?.configuration)
+    } catch {
+      if isNew, !isOlder { try? FileManager.default.removeItem(at: folder.url) }
+      throw error
+    }
+    if record == nil {
+      let new = MachineRecord(
+        identifier: identifier, name: wanted, image: isImage ? target : nil, configuration: configuration,
+        isTemporary: temporary)
+      try registry.add(new)
+      record = new
+    } else {
+      try registry.update(identifier) { $0.configuration = configuration }
+      record?.configuration = configuration
+    }
+    return Plan(configuration: configuration, registered: record.map { (registry, $0, isNew) })
+  }
+
+  /// The name asked for, or the image's; a temporary machine without one gets a name that nobody has.
+  private func wantedName(_ registry: MachineRegistry, image: String?) throws -> String {
+    if let name {
+      try MachineRegistry.checkName(name)
+      if temporary, try registry.record(named: name) != nil {
+        throw CommandFailure(
+          .unavailable, "there is a machine '\(name)' already, which --temporary would remove; choose another name")
+      }
+      return name
+    }
+    if let image, !temporary { return image }
+    let stem = image ?? "machine"
+    while true {
+      let name = "\(stem)-\(String(UInt32.random(in: 0..<1 << 24), radix: 36))"
+      if try registry.record(named: name) == nil { return name }
+    }
+  }
+
+  /// What the flags and the image say. `before`: what the machine was when it ran last.
+  private func configuration(
+    image: String?, folder: MachineFolder?, before: VirtualMachineConfiguration?
+  ) throws -> VirtualMachineConfiguration {
     var plan = MachinePlan()
     plan.configuration.hartCount = harts
     plan.configuration.virtualAddressBits = mmu.bits
@@ -165,13 +267,12 @@ struct RunCommand: ParsableCommand {
       guard kernel == nil, firmware == nil || firmware == "none" else {
         throw CommandFailure(.usage, "give '\(target)' or --kernel and --firmware, not both")
       }
-      if try isProgram(target) {
+      if let image, let folder {
+        try plan.use(image: image, in: folder, diskSize: diskSize?.bytes, append: append, mirror: mirror)
+        network = network ?? .user
+      } else {
         plan.configuration.boot.firmware = .none
         plan.configuration.boot.kernel = target
-      } else {
-        try plan.use(
-          image: target, diskSize: diskSize?.bytes, isTemporary: temporary, append: append, mirror: mirror)
-        network = network ?? .user
       }
     } else if kernel == nil, firmware == nil || firmware == "none" {
       throw CommandFailure(
@@ -184,17 +285,19 @@ struct RunCommand: ParsableCommand {
       .init(path: $0.path, format: $0.format, isReadOnly: $0.isReadOnly, serial: $0.serial)
     }
     if let memory { plan.configuration.memorySize = memory.bytes }
+    // Whoever starts a machine with firmware in the background wants to stop it. Others keep the devices that they had.
+    if detach, plan.configuration.boot.firmware != .none { plan.configuration.hasPowerButton = true }
     switch network {
     case nil, .none?:
       guard publish.isEmpty else { throw CommandFailure(.usage, "-p needs --net user") }
     case .user?:
       for forward in publish { _ = try PortForward(parsing: forward) }
-      plan.configuration.network = .init(.user(forwards: publish))
+      plan.configuration.network = .init(.user(forwards: publish), address: before?.network?.address)
     case .tap(let name)?:
       guard publish.isEmpty else { throw CommandFailure(.usage, "-p needs --net user; a TAP network has no forwards") }
-      plan.configuration.network = .init(.tap(name: name))
+      plan.configuration.network = .init(.tap(name: name), address: before?.network?.address)
     }
-    return plan
+    return plan.configuration
   }
 
   /// Whether the target is a file (an ELF program), not the name of an image.

@@ -26,6 +26,16 @@ public struct EscapeSequence {
     "Ctrl-] ?       show this help",
   ]
 
+  /// The same for a console of a machine in the background.
+  public static let attachedSummary =
+    "Ctrl-] q leaves the console, Ctrl-] p pauses or resumes the machine, Ctrl-] ? shows help"
+  public static let attachedHelp = [
+    "Ctrl-] q       leave the console; the machine goes on",
+    "Ctrl-] p       pause or resume the machine",
+    "Ctrl-] Ctrl-]  send Ctrl-] to the guest",
+    "Ctrl-] ?       show this help",
+  ]
+
   private var sawPrefix = false
 
   /// Takes what was typed, in any portions. A letter that means nothing after the prefix shows the help.

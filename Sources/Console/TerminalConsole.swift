@@ -21,6 +21,8 @@ public final class TerminalConsole: ConsoleBackend {
   public var onQuit: (() -> Void)?
   public var onPause: (() -> Void)?
   public var onBreak: (() -> Void)?
+  /// What Ctrl-] ? shows.
+  public var help = EscapeSequence.help
 
   /// Whether somebody types at a terminal: raw mode and commands are in use.
   public let isInteractive: Bool
@@ -131,7 +133,7 @@ public final class TerminalConsole: ConsoleBackend {
         onQuit?()
       case .command(.pause): onPause?()
       case .command(.sendBreak): onBreak?()
-      case .command(.help): for line in EscapeSequence.help { show(line) }
+      case .command(.help): for line in help { show(line) }
       }
     }
   }

@@ -35,4 +35,5 @@ public enum VirtioDeviceType {
   public static let block: UInt32 = 2
   public static let console: UInt32 = 3
   public static let entropy: UInt32 = 4
+  public static let input: UInt32 = 18
 }

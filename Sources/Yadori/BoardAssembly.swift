@@ -11,6 +11,8 @@ import Virtio
 struct BoardAssembly {
   let board: Board
   let disks: [any BlockStorage]
+  /// Nil: the machine has none.
+  let powerButton: VirtioInput?
   /// Stops what the virtio devices are connected to, which the board leaves to its owner. Before the board stops.
   let stopBackends: () -> Void
 
@@ -49,6 +51,8 @@ struct BoardAssembly {
         consoleEnd.stop()
       }
       devices.append(VirtioEntropy())
+      powerButton = configuration.hasPowerButton == true ? VirtioInput() : nil
+      if let powerButton { devices.append(powerButton) }
       board = try Board(
         BoardConfiguration(
           hartCount: configuration.hartCount, memorySize: configuration.memorySize,

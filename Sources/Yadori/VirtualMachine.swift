@@ -5,6 +5,7 @@ import Foundation
 import Hart
 import Storage
 import Translation
+import Virtio
 
 /// A machine: made from a configuration, run to its end, paused and saved on the way.
 ///
@@ -21,6 +22,15 @@ public final class VirtualMachine: @unchecked Sendable {
     case saved
     /// The machine can't go on, for this reason.
     case failed(String)
+  }
+
+  /// Where a machine is in its life.
+  public enum State: Sendable {
+    /// `run` hasn't been called.
+    case ready
+    case running, paused
+    /// `run` returns, or has returned.
+    case ended
   }
 
   private enum Event {
@@ -41,6 +51,8 @@ public final class VirtualMachine: @unchecked Sendable {
   private var perfMap: PerfMap?
   private let condition = NSCondition()
   private var events: [Event] = []
+  private var currentState = State.ready
+  private let powerButton: VirtioInput?
 
   /// Builds a machine that will boot. Throws `MachineError`, or the error of the room that refuses (each is one line
   /// that says what to do).
@@ -54,6 +66,7 @@ public final class VirtualMachine: @unchecked Sendable {
     let assembly = try BoardAssembly(configuration, console: console)
     board = assembly.board
     disks = assembly.disks
+    powerButton = assembly.powerButton
     stopBackends = assembly.stopBackends
     board.onPowerEvent = { [weak self] event in self?.post(.power(event)) }
   }
@@ -105,6 +118,7 @@ public final class VirtualMachine: @unchecked Sendable {
   /// - Parameter isReady: called when everything on the host is set up, before the first instruction.
   public func run(until savePoint: SavePoint? = nil, isReady: () -> Void = {}) throws -> Outcome {
     precondition(threads == nil, "a machine is run once")
+    defer { enter(.ended) }
     defer { for disk in disks { try? disk.close() } }
     do {
       try board.start()
@@ -129,6 +143,7 @@ public final class VirtualMachine: @unchecked Sendable {
     profiler?.start()
     // A machine that was saved after its end, or stopped before its start, has nothing to run.
     threads.resume()
+    enter(.running)
     var pausedAt: UInt64?
     while true {
       switch nextEvent() {
@@ -147,12 +162,14 @@ public final class VirtualMachine: @unchecked Sendable {
         guard pausedAt == nil else { continue }
         threads.pause()
         pausedAt = board.clock.ticks()
+        enter(.paused)
       case .resume:
         guard let ticks = pausedAt else { continue }
         pausedAt = nil
         // The guest doesn't see the pause.
         board.clock.set(ticks)
         threads.resume()
+        enter(.running)
       case .togglePause: post(pausedAt == nil ? .pause : .resume)
       }
     }
@@ -216,6 +233,35 @@ public final class VirtualMachine: @unchecked Sendable {
     defer { condition.unlock() }
     while events.isEmpty { condition.wait() }
     return events.removeFirst()
+  }
+
+  private func enter(_ state: State) {
+    condition.lock()
+    currentState = state
+    condition.broadcast()
+    condition.unlock()
+  }
+
+  /// Where the machine is now. Any thread.
+  public var state: State {
+    condition.lock()
+    defer { condition.unlock() }
+    return currentState
+  }
+
+  /// Waits until the machine has left these states. Any thread but its own.
+  public func wait(while states: Set<State>) {
+    condition.lock()
+    defer { condition.unlock() }
+    while states.contains(currentState) { condition.wait() }
+  }
+
+  /// Presses the power button: a guest's system that listens to it switches itself off in good order. False: the
+  /// machine has none. Any thread.
+  public func pressPowerButton() -> Bool {
+    guard let powerButton else { return false }
+    board.loop.perform { powerButton.pressPowerButton() }
+    return true
   }
 
   /// Ends the run at once, as pulling the plug would. Any thread.

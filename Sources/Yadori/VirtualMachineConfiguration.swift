@@ -17,6 +17,8 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   public var virtualAddressBits: Int
   /// What executes guest instructions; nil: the quickest that this host can run.
   public var engine: EngineChoice?
+  /// Whether there is a power button, a virtio input device; nil: no.
+  public var hasPowerButton: Bool?
 
   /// How a machine begins. Paths of files on the host.
   public struct Boot: Codable, Hashable, Sendable {

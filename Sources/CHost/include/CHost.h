@@ -25,6 +25,12 @@ int chost_is_locked(int descriptor);
 /// Who is at the other side of a Unix socket (SO_PEERCRED, which needs _GNU_SOURCE). Returns 0, or -1 with errno.
 int chost_peer(int descriptor, int *process, unsigned *user);
 
+/// Starts a program in a session of its own, with standard input empty, its output appended to `log`, `report` as
+/// CHOST_REPORT_DESCRIPTOR, and no other descriptor. (posix_spawn's extensions need _GNU_SOURCE.) `arguments[0]` is its
+/// path; a null ends them. Returns 0, or the error's number.
+#define CHOST_REPORT_DESCRIPTOR 3
+int chost_spawn_session(char *const arguments[], const char *log, int report);
+
 /// fallocate needs _GNU_SOURCE. Gives the range's space back (FALLOC_FL_PUNCH_HOLE), or makes it read as zeroes and
 /// keeps its space (FALLOC_FL_ZERO_RANGE); the file's size stays. Returns 0, or -1 with errno (EOPNOTSUPP).
 int chost_punch_hole(int descriptor, int64_t offset, int64_t count);

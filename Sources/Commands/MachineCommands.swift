@@ -1,0 +1,192 @@
+import ArgumentParser
+import Foundation
+import HostSystem
+import Images
+import Supervisor
+import Yadori
+
+/// Where machines are kept, and how one is started in the background.
+enum MachineStarting {
+  static var folder: URL { ImageStore.standardFolder().deletingLastPathComponent() }
+
+  static func start(_ registry: MachineRegistry, _ record: MachineRecord) throws {
+    let program = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+    try MachineLauncher.start(registry, record, program: program, verb: MachineProcessCommand._commandName)
+  }
+}
+
+/// The machines that a command is about.
+struct MachineNames: ParsableArguments {
+  @Argument(help: ArgumentHelp("The machines' names.", valueName: "machine"))
+  var names: [String]
+
+  /// Does something to each, whatever becomes of the others; the first error is thrown at the end, the others are said.
+  func forEach(_ body: (MachineRegistry, MachineRecord) throws -> Void) throws {
+    let registry = try MachineRegistry(folder: MachineStarting.folder)
+    var first: (any Error)?
+    for name in names {
+      do {
+        try body(registry, try registry.find(name))
+      } catch {
+        if first == nil { first = error } else if let failure = CommandFailure(error) { report(failure.message) }
+      }
+    }
+    if let first { throw first }
+  }
+}
+
+/// The process of a machine in the background; `MachineLauncher` starts it.
+struct MachineProcessCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "machine-process", shouldDisplay: false)
+
+  @Argument var identifier: String
+
+  func run() throws {
+    BrokenPipes.becomeErrors()
+    do {
+      let registry = try MachineRegistry(folder: MachineStarting.folder)
+      guard let record = try registry.record(identifier: identifier) else {
+        throw MachineError(.noInput, "there is no machine '\(identifier)' any more")
+      }
+      let process = try MachineProcess(registry, record)
+      let signals = EndingSignals { _ in process.machine.stop() }
+      let outcome = try process.run { MachineLauncher.report(nil) }
+      signals.release()
+      print("\(Date().formatted(.iso8601)) ended: \(outcome)")
+    } catch {
+      let failure = CommandFailure(error) ?? CommandFailure(.software, "\(error)")
+      MachineLauncher.report((failure.exitCode, failure.message))
+      throw failure
+    }
+  }
+}
+
+struct StartCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "start", abstract: "Starts machines in the background, as they ran last.")
+
+  @OptionGroup var machines: MachineNames
+
+  func run() throws { try machines.forEach { try MachineStarting.start($0, $1) } }
+}
+
+struct StopCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "stop", abstract: "Asks guests to switch themselves off, and waits for it.")
+
+  @OptionGroup var machines: MachineNames
+
+  @Option(name: [.short, .long], help: "Seconds to wait.")
+  var timeout = 90
+
+  func run() throws { try machines.forEach { try Self.stop($0, $1, timeout: timeout) } }
+
+  static func stop(_ registry: MachineRegistry, _ record: MachineRecord, timeout: Int) throws {
+    guard (0...86_400).contains(timeout) else {
+      throw CommandFailure(.usage, "--timeout: \(timeout) seconds; give 0 to 86400")
+    }
+    let client = ControlClient(registry, record)
+    try client.pressPowerButton()
+    guard try client.waitForEnd(seconds: timeout) else {
+      throw CommandFailure(
+        .unavailable,
+        "the machine '\(record.name)' hasn't switched itself off within \(timeout) s; 'yadori kill \(record.name)' "
+          + "pulls the plug")
+    }
+  }
+}
+
+struct KillCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "kill", abstract: "Ends machines at once, as pulling the plug would.")
+
+  @OptionGroup var machines: MachineNames
+
+  func run() throws { try machines.forEach { try ControlClient($0, $1).kill() } }
+}
+
+struct PauseCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "pause", abstract: "Has machines stand still until 'yadori resume'.")
+
+  @OptionGroup var machines: MachineNames
+
+  func run() throws { try machines.forEach { try ControlClient($0, $1).pause() } }
+}
+
+struct ResumeCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "resume", abstract: "Has paused machines go on.")
+
+  @OptionGroup var machines: MachineNames
+
+  func run() throws { try machines.forEach { try ControlClient($0, $1).resume() } }
+}
+
+struct RestartCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "restart", abstract: "Stops machines that run, and starts them again in the background.")
+
+  @OptionGroup var machines: MachineNames
+
+  @Option(name: [.short, .long], help: "Seconds to wait for each to stop.")
+  var timeout = 90
+
+  func run() throws {
+    try machines.forEach { registry, record in
+      if registry.folder(of: record).isInUse { try StopCommand.stop(registry, record, timeout: timeout) }
+      try MachineStarting.start(registry, record)
+    }
+  }
+}
+
+struct WaitCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "wait", abstract: "Waits for a machine's end, and exits with its exit code.")
+
+  @Argument(help: "The machine's name.")
+  var machine: String
+
+  func run() throws {
+    let registry = try MachineRegistry(folder: MachineStarting.folder)
+    let record = try registry.find(machine)
+    // It may have ended between two looks: then the registry knows.
+    let code = try ControlClient(registry, record).wait() ?? registry.record(identifier: record.identifier)?.exitCode
+    guard let code else {
+      throw CommandFailure(.unavailable, "nobody knows how the machine '\(machine)' ended; its process was killed")
+    }
+    if code != 0 { throw ExitCode(code) }
+  }
+}
+
+struct RenameCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "rename", abstract: "Gives a machine another name.")
+
+  @Argument(help: "The machine's name.")
+  var machine: String
+
+  @Argument(help: "Its new name.")
+  var newName: String
+
+  func run() throws { try MachineRegistry(folder: MachineStarting.folder).rename(machine, to: newName) }
+}
+
+struct RemoveCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "remove", abstract: "Removes machines, with what they changed on their disks.")
+
+  @OptionGroup var machines: MachineNames
+
+  @Flag(name: [.short, .long], help: "Kill those that run.")
+  var force = false
+
+  func run() throws {
+    try machines.forEach { registry, record in
+      if force, registry.folder(of: record).isInUse {
+        try ControlClient(registry, record).kill()
+        // A temporary one is gone by now.
+        if try registry.record(identifier: record.identifier) == nil { return }
+      }
+      try registry.remove(record)
+    }
+  }
+}

@@ -1,0 +1,209 @@
+import ArgumentParser
+import Console
+import Foundation
+import HostSystem
+import Supervisor
+import Synchronization
+import Yadori
+
+/// What is said of a machine, for people and for programs.
+private struct MachineDescription: Codable {
+  var name: String
+  /// "running", "paused" or "stopped".
+  var state: String
+  var identifier: String
+  var image: String?
+  var created: Date
+  var isTemporary: Bool
+  var folder: String
+  var configuration: VirtualMachineConfiguration
+  /// While it runs.
+  var status: MachineStatus?
+  /// Of its last run.
+  var exitCode: Int32?
+  var ending: String?
+
+  init(_ registry: MachineRegistry, _ record: MachineRecord) {
+    name = record.name
+    identifier = record.identifier
+    image = record.image
+    created = record.created
+    isTemporary = record.isTemporary
+    folder = registry.folder(of: record).url.path
+    configuration = record.configuration
+    exitCode = record.exitCode
+    ending = record.ending
+    let isInUse = registry.folder(of: record).isInUse
+    status = isInUse ? try? ControlClient(registry, record).status() : nil
+    state = status?.state.rawValue ?? (isInUse ? "running" : "stopped")
+  }
+
+  static func write(_ value: some Encodable) throws {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    encoder.dateEncodingStrategy = .iso8601
+    print(String(decoding: try encoder.encode(value), as: UTF8.self))
+  }
+}
+
+struct ListCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "list", abstract: "Lists the machines of this host.")
+
+  @Flag(help: "Write JSON.")
+  var json = false
+
+  func run() throws {
+    let registry = try MachineRegistry(folder: MachineStarting.folder)
+    let machines = try registry.all().map { MachineDescription(registry, $0) }
+    if json { return try MachineDescription.write(machines) }
+    if machines.isEmpty { return print("no machines; 'yadori run -d debian' starts one") }
+    var rows = [["NAME", "STATE", "IMAGE", "HARTS", "MEMORY", "SINCE"]]
+    for machine in machines {
+      let since = machine.status?.started ?? machine.created
+      rows.append([
+        machine.name, machine.state, machine.image ?? "-", "\(machine.configuration.hartCount)",
+        "\(machine.configuration.memorySize >> 20)M", since.formatted(.iso8601),
+      ])
+    }
+    let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+    for row in rows {
+      let cells = zip(row, widths).map { $0.padding(toLength: $1, withPad: " ", startingAt: 0) }
+      var line = cells.joined(separator: "  ")
+      while line.last == " " { line.removeLast() }
+      print(line)
+    }
+  }
+}
+
+struct InspectCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "inspect", abstract: "Shows all that is known of machines, as JSON.")
+
+  @OptionGroup var machines: MachineNames
+
+  func run() throws {
+    var descriptions: [MachineDescription] = []
+    try machines.forEach { descriptions.append(MachineDescription($0, $1)) }
+    try MachineDescription.write(descriptions)
+  }
+}
+
+struct LogsCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "logs", abstract: "Shows what a machine in the background has printed on its console.")
+
+  @Argument(help: "The machine's name.")
+  var machine: String
+
+  @Flag(name: [.short, .long], help: "Go on until the machine ends.")
+  var follow = false
+
+  func run() throws {
+    BrokenPipes.becomeErrors()
+    let registry = try MachineRegistry(folder: MachineStarting.folder)
+    let record = try registry.find(machine)
+    let folder = registry.folder(of: record)
+    let files = [folder.consoleLog + ".1", folder.consoleLog].filter { FileManager.default.fileExists(atPath: $0) }
+    guard !files.isEmpty else {
+      throw CommandFailure(.noInput, "the machine '\(machine)' hasn't run in the background yet")
+    }
+    for file in files { try show(file, isFollowed: follow && file == folder.consoleLog, folder) }
+  }
+
+  /// Writes a file out; one that is followed, as it grows and is begun anew, to the machine's end.
+  private func show(_ path: String, isFollowed: Bool, _ folder: MachineFolder) throws {
+    guard var file = FileHandle(forReadingAtPath: path) else { return }
+    while true {
+      // Asked before what may be the end is read.
+      let isLast = !isFollowed || !folder.isInUse
+      while let data = try file.read(upToCount: 1 << 20), !data.isEmpty {
+        try FileHandle.standardOutput.write(contentsOf: data)
+      }
+      if isLast { return }
+      if let newer = FileHandle(forReadingAtPath: path), Self.number(newer) != Self.number(file) {
+        file = newer
+      } else {
+        usleep(100_000)
+      }
+    }
+  }
+
+  private static func number(_ file: FileHandle) -> ino_t {
+    var status = stat()
+    return fstat(file.fileDescriptor, &status) == 0 ? status.st_ino : 0
+  }
+}
+
+struct ConsoleCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "console", abstract: "Connects this terminal to the console of a machine in the background.")
+
+  @Argument(help: "The machine's name.")
+  var machine: String
+
+  func run() throws {
+    let registry = try MachineRegistry(folder: MachineStarting.folder)
+    let record = try registry.find(machine)
+    let client = ControlClient(registry, record)
+    let connection = try client.attachConsole()
+    defer { close(connection) }
+    let loop = try EventLoop()
+    let terminal = TerminalConsole()
+    terminal.help = EscapeSequence.attachedHelp
+    let ended = DispatchSemaphore(value: 0)
+    let hasLeft = Atomic<Bool>(false)
+    terminal.onQuit = {
+      hasLeft.store(true, ordering: .relaxed)
+      ended.signal()
+    }
+    // Control requests may wait for the machine; the terminal mustn't.
+    let requests = DispatchQueue(label: "requests")
+    terminal.onPause = {
+      requests.async {
+        let isPaused = (try? client.status())?.state == .paused
+        try? isPaused ? client.resume() : client.pause()
+      }
+    }
+    loop.start(name: "terminal")
+    if terminal.isInteractive { report(EscapeSequence.attachedSummary) }
+    try loop.performAndWait { Result { try connect(terminal, to: connection, on: loop, client, requests) } }.get()
+    let reader = HostThread(name: "console-in") {
+      var buffer = [UInt8](repeating: 0, count: 65536)
+      while true {
+        let count = read(connection, &buffer, buffer.count)
+        if count < 0, errno == EINTR { continue }
+        if count <= 0 { break }
+        buffer.withUnsafeBytes { terminal.write(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+      }
+      ended.signal()
+    }
+    ended.wait()
+    shutdown(connection, Int32(SHUT_RDWR))
+    reader.join()
+    loop.performAndWait { terminal.stop() }
+    loop.stop()
+    if !hasLeft.load(ordering: .relaxed) { report("the machine '\(machine)' has let the console go") }
+  }
+
+  private func connect(
+    _ terminal: TerminalConsole, to connection: Int32, on loop: EventLoop, _ client: ControlClient,
+    _ requests: DispatchQueue
+  ) throws {
+    var roomWatch: EventLoop.Token?
+    try terminal.start(
+      on: loop,
+      input: { bytes in
+        let count = send(connection, bytes.baseAddress, bytes.count, Int32(MSG_DONTWAIT))
+        if count >= 0 { return count }
+        if errno == EAGAIN, roomWatch == nil {
+          roomWatch = loop.watch(connection, for: .write) { _ in
+            if let watch = roomWatch { loop.cancel(watch) }
+            roomWatch = nil
+            terminal.guestHasRoom()
+          }
+        }
+        return 0
+      },
+      resize: { columns, rows in requests.async { try? client.resizeConsole(columns: columns, rows: rows) } })
+  }
+}

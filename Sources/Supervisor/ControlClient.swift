@@ -1,0 +1,145 @@
+import Foundation
+import HostSystem
+import Yadori
+
+/// Talks to the process of a running machine.
+public struct ControlClient: Sendable {
+  private let folder: MachineFolder
+  private let name: String
+
+  /// For a machine of the registry. Nothing is asked yet.
+  public init(_ registry: MachineRegistry, _ record: MachineRecord) {
+    folder = registry.folder(of: record)
+    name = record.name
+  }
+
+  /// Seconds that a machine may take to answer.
+  private static let patience = 10
+
+  private func connect() throws -> Int32 {
+    BrokenPipes.becomeErrors()
+    let descriptor = ControlSocket.make()
+    guard descriptor >= 0 else { throw HostError.last("can't make a socket") }
+    let failure = try folder.withSocketPath { ControlSocket.use($0, descriptor, Glibc.connect) }
+    guard failure == 0 else {
+      close(descriptor)
+      if folder.isInUse {
+        throw MachineError(
+          .unavailable, "the machine '\(name)' doesn't answer (it may just have been started); try again")
+      }
+      throw MachineError(.unavailable, "the machine '\(name)' doesn't run; 'yadori start \(name)' starts it")
+    }
+    guard let peer = ControlSocket.peer(descriptor), peer.user == geteuid() || geteuid() == 0 else {
+      close(descriptor)
+      throw MachineError(.permission, "the machine '\(name)' is another user's")
+    }
+    return descriptor
+  }
+
+  private func ask(_ request: ControlRequest, patience: Int? = ControlClient.patience) throws -> (ControlReply, Int32) {
+    let descriptor = try connect()
+    if let patience {
+      var timeout = timeval(tv_sec: patience, tv_usec: 0)
+      setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
+    }
+    guard ControlLine.write(request, to: descriptor),
+      let reply = ControlLine.read(ControlReply.self, from: descriptor)
+    else {
+      close(descriptor)
+      throw MachineError(
+        .unavailable,
+        folder.isInUse
+          ? "the machine '\(name)' doesn't answer; 'yadori kill \(name)' ends its process"
+          : "the machine '\(name)' has just ended")
+    }
+    if let refusal = reply.refusal {
+      close(descriptor)
+      throw MachineError(.unavailable, "the machine '\(name)' refuses: \(refusal)")
+    }
+    return (reply, descriptor)
+  }
+
+  private func command(_ verb: ControlRequest.Verb) throws -> ControlReply {
+    let (reply, descriptor) = try ask(ControlRequest(verb: verb))
+    close(descriptor)
+    return reply
+  }
+
+  /// What it says of itself. Throws `MachineError` where it doesn't run.
+  public func status() throws -> MachineStatus {
+    guard let status = try command(.status).status else {
+      throw MachineError(.software, "the machine '\(name)' runs under another version of yadori; restart it")
+    }
+    return status
+  }
+
+  /// Returns when all harts stand still.
+  public func pause() throws { _ = try command(.pause) }
+  public func resume() throws { _ = try command(.resume) }
+
+  /// Asks the guest's system to switch itself off.
+  public func pressPowerButton() throws { _ = try command(.powerButton) }
+
+  /// As pulling the plug. A process that doesn't answer is killed. Returns when the machine has ended.
+  public func kill() throws {
+    let descriptor = try connect()
+    defer { close(descriptor) }
+    let peer = ControlSocket.peer(descriptor)
+    do {
+      _ = try command(.kill)
+      if try waitForEnd(seconds: Self.patience) { return }
+    } catch {
+      guard folder.isInUse else { return }
+    }
+    guard let peer, Glibc.kill(peer.process, SIGKILL) == 0 else {
+      throw MachineError(.host, "can't end the process of the machine '\(name)'")
+    }
+    // Its lock goes with it.
+    while folder.isInUse { usleep(10_000) }
+  }
+
+  /// Waits for its end; nil: it didn't run any more when asked.
+  public func wait() throws -> Int32? {
+    guard folder.isInUse else { return nil }
+    do {
+      let (reply, descriptor) = try ask(ControlRequest(verb: .wait), patience: nil)
+      close(descriptor)
+      return reply.exitCode
+    } catch {
+      if folder.isInUse { throw error }
+      return nil
+    }
+  }
+
+  /// False: it still runs after so many seconds.
+  public func waitForEnd(seconds: Int) throws -> Bool {
+    guard folder.isInUse else { return true }
+    let descriptor: Int32
+    do { descriptor = try connect() } catch { return !folder.isInUse }
+    defer { close(descriptor) }
+    guard ControlLine.write(ControlRequest(verb: .wait), to: descriptor) else { return !folder.isInUse }
+    var change = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    let deadline = MonotonicClock.nanoseconds() &+ UInt64(seconds) * 1_000_000_000
+    while true {
+      let now = MonotonicClock.nanoseconds()
+      if now >= deadline { return false }
+      if poll(&change, 1, Int32((deadline - now) / 1_000_000) + 1) > 0 { break }
+    }
+    // It says how it ended when that is written down, a moment before its lock goes.
+    while folder.isInUse { usleep(1000) }
+    return true
+  }
+
+  /// A connection to its console, both ways. The descriptor is the caller's.
+  public func attachConsole() throws -> Int32 {
+    let (_, descriptor) = try ask(ControlRequest(verb: .console))
+    var forever = timeval(tv_sec: 0, tv_usec: 0)
+    setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &forever, socklen_t(MemoryLayout<timeval>.size))
+    return descriptor
+  }
+
+  public func resizeConsole(columns: Int, rows: Int) throws {
+    let (_, descriptor) = try ask(ControlRequest(verb: .resize, columns: columns, rows: rows))
+    close(descriptor)
+  }
+}

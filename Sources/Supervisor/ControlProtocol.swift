@@ -1,0 +1,109 @@
+import CHost
+import Foundation
+import HostSystem
+
+/// What is said on a machine's control socket: a line of JSON each way, then the connection ends, or becomes the console.
+struct ControlRequest: Codable {
+  enum Verb: String, Codable {
+    case status, pause, resume, powerButton, kill, console, resize, wait
+  }
+
+  var verb: Verb
+  /// Of `resize`.
+  var columns: Int?
+  var rows: Int?
+}
+
+/// What a running machine says of itself.
+public struct MachineStatus: Codable, Sendable {
+  public enum State: String, Codable, Sendable {
+    case running, paused
+  }
+
+  public var state: State
+  /// The machine's process on the host.
+  public var process: Int32
+  public var started: Date
+  /// Instructions retired by all harts since the machine was new.
+  public var instructions: UInt64
+  /// Seconds of the host's processors that the process has used.
+  public var processorSeconds: Double
+  /// Bytes of the host's memory that the process has in use.
+  public var residentBytes: UInt64
+}
+
+struct ControlReply: Codable {
+  /// One line that says why not.
+  var refusal: String?
+  var status: MachineStatus?
+  /// Of `wait`.
+  var exitCode: Int32?
+}
+
+/// A line of JSON on a socket.
+enum ControlLine {
+  static let longest = 64 << 10
+
+  /// Reads one, and nothing beyond it: a console's bytes may follow. Nil: the connection has ended, or it isn't one.
+  static func read<Value: Decodable>(_ type: Value.Type, from descriptor: Int32) -> Value? {
+    var line: [UInt8] = []
+    var byte: UInt8 = 0
+    while line.count < longest {
+      let count = Glibc.read(descriptor, &byte, 1)
+      if count < 0, errno == EINTR { continue }
+      if count != 1 { return nil }
+      if byte == UInt8(ascii: "\n") { return try? JSONDecoder().decode(type, from: Data(line)) }
+      line.append(byte)
+    }
+    return nil
+  }
+
+  /// False: the other side is gone.
+  @discardableResult
+  static func write(_ value: some Encodable, to descriptor: Int32) -> Bool {
+    guard var data = try? JSONEncoder().encode(value) else { return false }
+    data.append(UInt8(ascii: "\n"))
+    return data.withUnsafeBytes { bytes in
+      var rest = bytes[...]
+      while !rest.isEmpty {
+        let count = send(descriptor, rest.withUnsafeBytes(\.baseAddress), rest.count, Int32(MSG_NOSIGNAL))
+        if count < 0, errno == EINTR { continue }
+        if count <= 0 { return false }
+        rest = rest[(rest.startIndex + count)...]
+      }
+      return true
+    }
+  }
+}
+
+/// Unix sockets of this user's.
+enum ControlSocket {
+  static func address(_ path: String) -> sockaddr_un? {
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    guard path.utf8.count < MemoryLayout.size(ofValue: address.sun_path) else { return nil }
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+    return address
+  }
+
+  /// `call` is bind or connect. Returns 0, or errno.
+  static func use(
+    _ path: String, _ descriptor: Int32, _ call: (Int32, UnsafePointer<sockaddr>?, socklen_t) -> Int32
+  ) -> Int32 {
+    guard var address = address(path) else { return ENAMETOOLONG }
+    let result = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        call(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+    return result == 0 ? 0 : errno
+  }
+
+  static func make() -> Int32 { socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0) }
+
+  /// Who is at the other side; nil where the host doesn't say.
+  static func peer(_ descriptor: Int32) -> (process: Int32, user: UInt32)? {
+    var (process, user): (Int32, UInt32) = (0, 0)
+    return chost_peer(descriptor, &process, &user) == 0 ? (process, user) : nil
+  }
+}

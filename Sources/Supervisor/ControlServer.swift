@@ -1,0 +1,133 @@
+import CHost
+import Foundation
+import HostSystem
+import Synchronization
+import Yadori
+
+/// Answers on a running machine's control socket, which only this user (and root) may use: the folder is closed to
+/// others, and who connects is asked of the host. A thread for each connection; a silent one keeps nobody else waiting.
+final class ControlServer: Sendable {
+  /// What a request wants done.
+  struct Handlers: Sendable {
+    var status: @Sendable () -> MachineStatus
+    var pause: @Sendable () -> Void
+    var resume: @Sendable () -> Void
+    /// Why it can't be pressed; nil: it was.
+    var pressPowerButton: @Sendable () -> String?
+    var kill: @Sendable () -> Void
+    /// Takes the descriptor; nil: the console is somebody's terminal.
+    var attachConsole: (@Sendable (Int32) -> Void)?
+    var resizeConsole: @Sendable (Int, Int) -> Void
+  }
+
+  private enum End {
+    case open([Int32])
+    case closed(exitCode: Int32)
+  }
+
+  private let listener: Int32
+  private let handlers: Handlers
+  /// Connections that wait for the machine's end.
+  private let waiting = Mutex(End.open([]))
+  private let folder: MachineFolder
+
+  /// Listens. The caller holds the machine's lock, so a socket that is there is a dead one's. Throws `HostError`.
+  init(_ folder: MachineFolder, _ handlers: Handlers) throws {
+    BrokenPipes.becomeErrors()
+    self.folder = folder
+    self.handlers = handlers
+    let listener = ControlSocket.make()
+    guard listener >= 0 else { throw HostError.last("can't make a control socket") }
+    let failure = try folder.withSocketPath { path in
+      unlink(path)
+      // Nobody can connect before it listens: the permissions are in place by then.
+      let code = ControlSocket.use(path, listener, bind)
+      if code != 0 { return code }
+      return chmod(path, 0o600) == 0 && listen(listener, 64) == 0 ? 0 : errno
+    }
+    guard failure == 0 else {
+      close(listener)
+      throw HostError(
+        code: failure,
+        message: "can't listen on '\(folder.url.path)/control': \(String(cString: strerror(failure)))")
+    }
+    self.listener = listener
+    Thread.detachNewThread { [self] in accept() }
+  }
+
+  private func accept() {
+    while true {
+      let connection = Glibc.accept(listener, nil, nil)
+      if connection < 0 {
+        if errno == EINTR || errno == ECONNABORTED { continue }
+        return
+      }
+      _ = chost_fcntl(connection, F_SETFD, Int(FD_CLOEXEC))
+      guard let peer = ControlSocket.peer(connection), peer.user == geteuid() || peer.user == 0 else {
+        ControlLine.write(ControlReply(refusal: "this machine is another user's"), to: connection)
+        close(connection)
+        continue
+      }
+      Thread.detachNewThread { [self] in answer(connection) }
+    }
+  }
+
+  private func answer(_ connection: Int32) {
+    guard let request = ControlLine.read(ControlRequest.self, from: connection) else {
+      ControlLine.write(ControlReply(refusal: "this isn't a request that the machine knows"), to: connection)
+      close(connection)
+      return
+    }
+    var reply = ControlReply()
+    switch request.verb {
+    case .status: reply.status = handlers.status()
+    case .pause: handlers.pause()
+    case .resume: handlers.resume()
+    case .powerButton: reply.refusal = handlers.pressPowerButton()
+    case .kill: handlers.kill()
+    case .resize:
+      if let columns = request.columns, let rows = request.rows, (1...65535).contains(columns),
+        (1...65535).contains(rows)
+      {
+        handlers.resizeConsole(columns, rows)
+      } else {
+        reply.refusal = "a terminal has 1 to 65535 columns and rows"
+      }
+    case .console:
+      guard let attach = handlers.attachConsole else {
+        reply.refusal = "its console is the terminal that it was started on"
+        break
+      }
+      if ControlLine.write(reply, to: connection) { attach(connection) } else { close(connection) }
+      return
+    case .wait:
+      let ended: Int32? = waiting.withLock { state in
+        switch state {
+        case .open(let connections):
+          state = .open(connections + [connection])
+          return nil
+        case .closed(let code): return code
+        }
+      }
+      guard let ended else { return }
+      reply.exitCode = ended
+    }
+    ControlLine.write(reply, to: connection)
+    close(connection)
+  }
+
+  /// Tells those who wait how the machine has ended, and takes no more.
+  func end(exitCode: Int32) {
+    let connections: [Int32] = waiting.withLock { state in
+      defer { state = .closed(exitCode: exitCode) }
+      if case .open(let connections) = state { return connections }
+      return []
+    }
+    for connection in connections {
+      ControlLine.write(ControlReply(exitCode: exitCode), to: connection)
+      close(connection)
+    }
+    shutdown(listener, Int32(SHUT_RDWR))
+    _ = try? folder.withSocketPath { unlink($0) }
+  }
+}

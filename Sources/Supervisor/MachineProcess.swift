@@ -1,0 +1,130 @@
+import Console
+import Foundation
+import HostSystem
+import Synchronization
+import Yadori
+
+/// A machine of the registry that runs in this process: it holds the machine's lock, answers on its control socket, and
+/// writes down how it ended.
+public final class MachineProcess: @unchecked Sendable {
+  private let registry: MachineRegistry
+  private let record: MachineRecord
+  private let lock: MachineFolder.Lock
+  private let recorder: RecordedConsole?
+  private let started = Date()
+  public let machine: VirtualMachine
+
+  /// Takes the machine, and makes it from its configuration. Throws `MachineError` where it runs already, and what
+  /// making it throws.
+  ///
+  /// - Parameter console: the terminal it runs on; nil: none, what it prints goes to the folder's `consoleLog`.
+  public init(_ registry: MachineRegistry, _ record: MachineRecord, console: TerminalConsole? = nil) throws {
+    self.registry = registry
+    self.record = record
+    let folder = registry.folder(of: record)
+    try folder.create()
+    guard let lock = try folder.takeLock() else {
+      throw MachineError(
+        .unavailable, "the machine '\(record.name)' runs already; 'yadori console \(record.name)' shows it")
+    }
+    self.lock = lock
+    recorder = console == nil ? RecordedConsole(path: folder.consoleLog) : nil
+    do {
+      machine = try VirtualMachine(record.configuration, console: console ?? recorder!)
+    } catch {
+      if record.isTemporary { try? registry.forget(record) }
+      throw error
+    }
+  }
+
+  /// Runs the machine to its end. Throws what `VirtualMachine.run` throws.
+  ///
+  /// - Parameter isReady: called when it can be talked to, before the first instruction.
+  public func run(
+    until savePoint: VirtualMachine.SavePoint? = nil, isReady: () -> Void = {}
+  ) throws -> VirtualMachine.Outcome {
+    try registry.update(record.identifier) {
+      $0.exitCode = nil
+      $0.ending = nil
+    }
+    let server = try ControlServer(registry.folder(of: record), handlers)
+    do {
+      let outcome = try machine.run(until: savePoint, isReady: isReady)
+      finish(server, Self.exitCode(of: outcome), Self.words(for: outcome))
+      return outcome
+    } catch {
+      finish(server, MachineError.Code.host.rawValue, "\(error)")
+      throw error
+    }
+  }
+
+  private func finish(_ server: ControlServer, _ exitCode: Int32, _ words: String) {
+    if record.isTemporary {
+      try? registry.forget(record)
+    } else {
+      try? registry.update(record.identifier) {
+        $0.exitCode = exitCode
+        $0.ending = words
+      }
+    }
+    server.end(exitCode: exitCode)
+  }
+
+  /// What a command's exit code is that ran the machine.
+  public static func exitCode(of outcome: VirtualMachine.Outcome) -> Int32 {
+    switch outcome {
+    case .shutdown(0), .saved: 0
+    // A code whose low byte is 0 isn't success.
+    case .shutdown(let code): Int32(code & 0xFF == 0 ? 1 : code & 0xFF)
+    case .stopped: 137
+    case .failed: MachineError.Code.software.rawValue
+    }
+  }
+
+  private static func words(for outcome: VirtualMachine.Outcome) -> String {
+    switch outcome {
+    case .shutdown(0): "switched off"
+    case .shutdown(let code): "switched off with code \(code)"
+    case .stopped: "killed"
+    case .saved: "saved"
+    case .failed(let reason): "couldn't go on: \(reason)"
+    }
+  }
+
+  private var handlers: ControlServer.Handlers {
+    let (machine, recorder, started) = (machine, recorder, started)
+    var attach: (@Sendable (Int32) -> Void)?
+    if let recorder { attach = { recorder.attach($0) } }
+    return ControlServer.Handlers(
+      status: { Self.status(of: machine, started) },
+      pause: {
+        machine.wait(while: [.ready])
+        machine.pause()
+        machine.wait(while: [.running])
+      },
+      resume: {
+        machine.resume()
+        machine.wait(while: [.paused])
+      },
+      pressPowerButton: {
+        if machine.state == .paused { return "it is paused; resume it first" }
+        return machine.pressPowerButton() ? nil : "it has no power button"
+      },
+      kill: { machine.stop() },
+      attachConsole: attach,
+      resizeConsole: { columns, rows in recorder?.resize(columns: columns, rows: rows) })
+  }
+
+  private static func status(of machine: VirtualMachine, _ started: Date) -> MachineStatus {
+    var usage = rusage()
+    getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+    func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
+    // Size and resident set in pages, proc(5).
+    let statm = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
+    let pages = statm.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0
+    return MachineStatus(
+      state: machine.state == .paused ? .paused : .running, process: getpid(), started: started,
+      instructions: machine.retiredInstructions, processorSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+      residentBytes: pages * UInt64(sysconf(Int32(_SC_PAGESIZE))))
+  }
+}

@@ -1,0 +1,196 @@
+import Foundation
+import GRDB
+import HostSystem
+import Images
+import Yadori
+
+/// The machines of this host: a database of what they are, and a folder for each. Whether one runs is not in it, but
+/// seen at its lock, so that nothing is wrong after any process was killed.
+public final class MachineRegistry: Sendable {
+  /// Where the database and the machines' folders are.
+  public let folder: URL
+  private let database: DatabaseQueue
+
+  /// Opens the registry, or makes one. Throws `MachineError`.
+  public init(folder: URL) throws {
+    self.folder = folder
+    let path = folder.appendingPathComponent("machines.sqlite").path
+    do {
+      try FileManager.default.createDirectory(
+        at: folder.appendingPathComponent("machines"), withIntermediateDirectories: true)
+      var configuration = Configuration()
+      // Other processes' transactions are short.
+      configuration.busyMode = .timeout(30)
+      database = try DatabaseQueue(path: path, configuration: configuration)
+      try Self.migrations.migrate(database)
+    } catch let error as DatabaseError {
+      throw Self.failure(error, path)
+    } catch {
+      throw MachineError(.cannotCreate, "can't keep machines in '\(folder.path)'; check its permissions")
+    }
+    sweep()
+  }
+
+  private static var migrations: DatabaseMigrator {
+    var migrator = DatabaseMigrator()
+    migrator.registerMigration("machines") { database in
+      try database.create(table: "machine") { table in
+        table.primaryKey("identifier", .text)
+        table.column("name", .text).notNull().unique()
+        table.column("image", .text)
+        table.column("configuration", .text).notNull()
+        table.column("created", .datetime).notNull()
+        table.column("isTemporary", .boolean).notNull()
+        table.column("exitCode", .integer)
+        table.column("ending", .text)
+      }
+    }
+    return migrator
+  }
+
+  private static func failure(_ error: DatabaseError, _ path: String) -> MachineError {
+    let reason = error.message ?? "\(error.resultCode)"
+    return MachineError(.inputOutput, "can't use the list of machines '\(path)': \(reason)")
+  }
+
+  private func use<Result>(_ body: (DatabaseQueue) throws -> Result) throws -> Result {
+    do {
+      return try body(database)
+    } catch let error as DatabaseError {
+      throw Self.failure(error, folder.appendingPathComponent("machines.sqlite").path)
+    }
+  }
+
+  // MARK: names
+
+  /// Throws where a name can't be one: lower-case letters, digits, ".", "_" and "-", a letter or digit first, at most 64.
+  public static func checkName(_ name: String) throws {
+    func isAlphanumeric(_ byte: UInt8) -> Bool { (0x61...0x7A).contains(byte) || (0x30...0x39).contains(byte) }
+    guard let first = name.utf8.first, name.utf8.count <= 64, isAlphanumeric(first),
+      name.utf8.allSatisfy({ isAlphanumeric($0) || [0x2E, 0x5F, 0x2D].contains($0) })
+    else {
+      throw MachineError(
+        .usage, "'\(name)' can't name a machine; use lower-case letters, digits, '.', '_' and '-', at most 64")
+    }
+  }
+
+  private static func taken(_ name: String) -> MachineError {
+    MachineError(
+      .unavailable, "there is a machine '\(name)' already; choose another name, or 'yadori remove \(name)' first")
+  }
+
+  // MARK: what there is
+
+  /// By name.
+  public func all() throws -> [MachineRecord] {
+    try use { try $0.read { try MachineRecord.order(Column("name")).fetchAll($0) } }
+  }
+
+  public func record(named name: String) throws -> MachineRecord? {
+    try use { try $0.read { try MachineRecord.filter(Column("name") == name).fetchOne($0) } }
+  }
+
+  /// The machines whose disks stand on an image.
+  public func records(image: String) throws -> [MachineRecord] {
+    try use { try $0.read { try MachineRecord.filter(Column("image") == image).order(Column("name")).fetchAll($0) } }
+  }
+
+  public func record(identifier: String) throws -> MachineRecord? {
+    try use { try $0.read { try MachineRecord.fetchOne($0, key: identifier) } }
+  }
+
+  /// The machine of this name. Throws `MachineError` where there is none, with the name that is most like it.
+  public func find(_ name: String) throws -> MachineRecord {
+    if let record = try record(named: name) { return record }
+    let hint = nearestName(to: name, among: try all().map(\.name)).map { "; did you mean '\($0)'?" } ?? ""
+    throw MachineError(.noInput, "there is no machine '\(name)'\(hint) ('yadori list' shows what there is)")
+  }
+
+  public func folder(of record: MachineRecord) -> MachineFolder { folder(identifier: record.identifier) }
+
+  public func folder(identifier: String) -> MachineFolder {
+    MachineFolder(folder.appendingPathComponent("machines/\(identifier)"))
+  }
+
+  // MARK: changes
+
+  /// Adds a machine. Throws `MachineError` where the name is taken.
+  public func add(_ record: MachineRecord) throws {
+    try Self.checkName(record.name)
+    try use { database in
+      do {
+        try database.write { try record.insert($0) }
+      } catch let error as DatabaseError where error.resultCode == .SQLITE_CONSTRAINT {
+        throw Self.taken(record.name)
+      }
+    }
+  }
+
+  /// Changes what is kept of a machine, as one step with what other processes change. Nothing happens to one that is gone.
+  public func update(_ identifier: String, _ change: (inout MachineRecord) -> Void) throws {
+    try use { database in
+      try database.write { database in
+        guard var record = try MachineRecord.fetchOne(database, key: identifier) else { return }
+        change(&record)
+        try record.update(database)
+      }
+    }
+  }
+
+  /// Throws `MachineError` where there is no such machine, or the new name is taken or none.
+  public func rename(_ name: String, to newName: String) throws {
+    try Self.checkName(newName)
+    let record = try find(name)
+    try use { database in
+      do {
+        try database.write {
+          try $0.execute(
+            sql: "UPDATE machine SET name = ? WHERE identifier = ?", arguments: [newName, record.identifier])
+        }
+      } catch let error as DatabaseError where error.resultCode == .SQLITE_CONSTRAINT {
+        throw Self.taken(newName)
+      }
+    }
+  }
+
+  /// Forgets a machine and deletes its folder. Throws `MachineError` where it runs.
+  public func remove(_ record: MachineRecord) throws {
+    let place = folder(of: record)
+    if FileManager.default.fileExists(atPath: place.url.path) {
+      guard let lock = try place.takeLock() else {
+        throw MachineError(
+          .unavailable, "the machine '\(record.name)' runs; 'yadori stop \(record.name)' first, or remove it by force")
+      }
+      try withExtendedLifetime(lock) { try forget(record) }
+    } else {
+      try forget(record)
+    }
+  }
+
+  /// The same by the process that holds the machine's lock.
+  func forget(_ record: MachineRecord) throws {
+    _ = try use { try $0.write { try MachineRecord.deleteOne($0, key: record.identifier) } }
+    discard(folder(of: record).url)
+  }
+
+  /// Out of the way first: a folder that is half deleted is nobody's machine.
+  private func discard(_ url: URL) {
+    let trash = folder.appendingPathComponent("machines/.removed-\(url.lastPathComponent)")
+    if Glibc.rename(url.path, trash.path) == 0 { try? FileManager.default.removeItem(at: trash) }
+  }
+
+  /// Seconds after which a temporary machine has been started, if it ever is.
+  private static let startingTime: TimeInterval = 120
+
+  /// Deletes what processes that were killed have left.
+  private func sweep() {
+    for record in (try? all()) ?? [] where record.isTemporary && !folder(of: record).isInUse {
+      if record.created.timeIntervalSinceNow < -Self.startingTime { try? remove(record) }
+    }
+    let machines = folder.appendingPathComponent("machines")
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: machines.path)) ?? []
+    where name.hasPrefix(".removed-") {
+      try? FileManager.default.removeItem(at: machines.appendingPathComponent(name))
+    }
+  }
+}

@@ -1,0 +1,114 @@
+import Foundation
+import HostSystem
+import Testing
+
+/// Machines in the background, as a person meets them.
+@Suite struct MachineTests {
+  private let program: Program
+
+  init() throws { program = try Program() }
+
+  private struct Description: Decodable {
+    struct Status: Decodable {
+      var process: Int32
+      var instructions: UInt64
+    }
+    var name: String
+    var state: String
+    var folder: String
+    var status: Status?
+    var exitCode: Int32?
+  }
+
+  private func inspect(_ name: String) throws -> Description {
+    let outcome = try program.run("inspect", name)
+    #expect(outcome.status == 0, "\(outcome.error)")
+    return try #require(try JSONDecoder().decode([Description].self, from: Data(outcome.output.utf8)).first)
+  }
+
+  /// Starts a machine whose kernel does nothing, for ever.
+  private func start(_ name: String) throws {
+    let outcome = try program.run("run", "-d", "--name", name, "--kernel", program.kernel(), "-m", "64M")
+    #expect(outcome.status == 0 && outcome.output == "\(name)\n", "\(outcome.error)")
+  }
+
+  private func expectSuccess(_ arguments: String..., location: SourceLocation = #_sourceLocation) throws {
+    let outcome = try program.run(arguments)
+    #expect(outcome.status == 0, "\(outcome.error)", sourceLocation: location)
+  }
+
+  @Test func aMachineInTheBackgroundFromStartToEnd() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    #expect(try program.run("list").output.contains("no machines"))
+    try start("web")
+    #expect(try program.run("list").output.contains("web   running  -"))
+    try program.expectRefusal(
+      "run", "-d", "--name", "web", "--kernel", program["Image"], code: 69, says: "'web' runs already")
+    try program.expectRefusal("start", "web", code: 69, says: "'web' runs already")
+    try program.expectRefusal("remove", "web", code: 69, says: "'web' runs", "by force")
+
+    try expectSuccess("pause", "web")
+    let paused = try inspect("web")
+    #expect(paused.state == "paused")
+    #expect(try inspect("web").status?.instructions == paused.status?.instructions)
+    try expectSuccess("resume", "web")
+    #expect(try inspect("web").state == "running")
+
+    try expectSuccess("rename", "web", "site")
+    try program.expectRefusal("pause", "web", code: 66, says: "no machine 'web'")
+    // It has no system that listens to its power button.
+    try program.expectRefusal("stop", "--timeout", "0", "site", code: 69, says: "yadori kill site")
+    try expectSuccess("kill", "site")
+    let ended = try inspect("site")
+    #expect(ended.state == "stopped" && ended.exitCode == 137)
+    #expect(try program.run("wait", "site").status == 137)
+    try program.expectRefusal("pause", "site", code: 69, says: "doesn't run", "yadori start site")
+
+    try expectSuccess("start", "site")
+    #expect(try inspect("site").state == "running")
+    try expectSuccess("remove", "--force", "site")
+    try program.expectRefusal("inspect", "site", code: 66, says: "no machine 'site'")
+    #expect(!FileManager.default.fileExists(atPath: ended.folder))
+  }
+
+  /// Whatever becomes of the process, the machine is stopped and can be started.
+  @Test func aKilledProcessLeavesAMachineThatStarts() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try start("web")
+    for _ in 0..<5 {
+      let process = try #require(try inspect("web").status?.process)
+      #expect(kill(process, SIGKILL) == 0)
+      #expect(try [0, 69].contains(program.run("wait", "web").status))
+      #expect(try inspect("web").state == "stopped")
+      try expectSuccess("start", "web")
+      #expect(try inspect("web").state == "running")
+    }
+    try expectSuccess("remove", "--force", "web")
+  }
+
+  @Test func theGuestsExitCodeIsTheMachines() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    // Writes (7 << 16 | 0x3333) to the test finisher at 0x10_0000: lui t0, 0x100; lui t1, 0x73; addi t1, t1, 0x333; sw.
+    let words: [UInt32] = [0x0010_02B7, 0x0007_3337, 0x3333_0313, 0x0062_A023, 0x0000_006F]
+    let kernel = try program.file("end.bin", words.flatMap { word in (0..<4).map { UInt8(word >> (8 * $0) & 0xFF) } })
+    try expectSuccess("run", "-d", "--name", "job", "--firmware", "none", "--kernel", kernel)
+    #expect(try program.run("wait", "job").status == 7)
+    #expect(try inspect("job").exitCode == 7)
+    try expectSuccess("run", "-d", "--rm", "--name", "gone", "--firmware", "none", "--kernel", kernel)
+    _ = try program.run("wait", "gone")
+    #expect(try !program.run("list").output.contains("gone"))
+  }
+
+  @Test func refusals() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try program.expectRefusal("inspect", "web", code: 66, says: "no machine 'web'", "yadori list")
+    try program.expectRefusal(
+      "run", "-d", "--name", "No!", "--kernel", try program.kernel(), code: 64, says: "can't name a machine")
+    try program.expectRefusal(
+      "run", "-d", "--name", "web", "--kernel", program["nothing"], code: 66, says: "no file", "nothing")
+    #expect(try program.run("list").output.contains("no machines"))
+    try program.expectRefusal(
+      "run", "-d", "--stats", "--kernel", program["Image"], code: 64, says: "--stats", "-d")
+    try program.expectRefusal("logs", "web", code: 66, says: "no machine 'web'")
+  }
+}
