@@ -78,9 +78,10 @@ public final class RecordedConsole: ConsoleBackend, @unchecked Sendable {
       if output.recalled.count > 2 * Self.recallLimit {
         output.recalled.removeFirst(output.recalled.count - Self.recallLimit)
       }
+      let isFirst = output.fresh.isEmpty
       output.fresh.append(contentsOf: bytes.suffix(Self.mostWaiting))
       if output.fresh.count > Self.mostWaiting { output.fresh.removeFirst(output.fresh.count - Self.mostWaiting) }
-      return output.fresh.count == bytes.count
+      return isFirst
     }
     if isFirst { loop.perform { [weak self] in self?.passOn() } }
   }

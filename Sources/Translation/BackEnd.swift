@@ -54,6 +54,5 @@ protocol BackEnd: ~Copyable {
   mutating func keepMap(_ map: CodeMap)
 }
 
-#if arch(x86_64)
-  typealias HostBackEnd = X86BackEnd
-#endif
+/// The one for this host. On hosts of other kinds its `checkHost` throws, and the interpreter runs the harts.
+typealias HostBackEnd = X86BackEnd

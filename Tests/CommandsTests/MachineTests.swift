@@ -86,11 +86,31 @@ import Testing
     try expectSuccess("remove", "--force", "web")
   }
 
+  private func program(_ words: [UInt32]) throws -> String {
+    try program.file("program.bin", words.flatMap { word in (0..<4).map { UInt8(word >> (8 * $0) & 0xFF) } })
+  }
+
+  @Test func theConsoleIsRecordedAndCanBeTypedAt() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    // Prints "hi" on the UART, then for each byte the next one, and ends at "q".
+    let kernel = try program([
+      0x1000_02B7, 0x0680_0313, 0x0062_8023, 0x0690_0313, 0x0062_8023, 0x00A0_0313, 0x0062_8023, 0x0052_C383,
+      0x0013_F393, 0xFE03_8CE3, 0x0002_CE03, 0x0710_0313, 0x006E_0863, 0x001E_0E13, 0x01C2_8023, 0xFE1F_F06F,
+      0x0010_02B7, 0x0000_5337, 0x5553_0313, 0x0062_A023, 0x0000_006F,
+    ])
+    try program.expectRefusal("console", "echo", code: 66, says: "no machine 'echo'")
+    try expectSuccess("run", "-d", "--name", "echo", "--firmware", "none", "--kernel", kernel)
+    let typed = try program.run(["console", "echo"], shell: "printf abq | \"$@\"")
+    #expect(typed.status == 0 && typed.output == "hi\nbc", "\(typed.error)")
+    #expect(try program.run("logs", "echo").output == "hi\nbc")
+    #expect(try program.run("logs", "-f", "echo").output == "hi\nbc")
+    try program.expectRefusal("console", "echo", code: 69, says: "doesn't run", "yadori start echo")
+  }
+
   @Test func theGuestsExitCodeIsTheMachines() throws {
     defer { try? FileManager.default.removeItem(at: program.folder) }
     // Writes (7 << 16 | 0x3333) to the test finisher at 0x10_0000: lui t0, 0x100; lui t1, 0x73; addi t1, t1, 0x333; sw.
-    let words: [UInt32] = [0x0010_02B7, 0x0007_3337, 0x3333_0313, 0x0062_A023, 0x0000_006F]
-    let kernel = try program.file("end.bin", words.flatMap { word in (0..<4).map { UInt8(word >> (8 * $0) & 0xFF) } })
+    let kernel = try program([0x0010_02B7, 0x0007_3337, 0x3333_0313, 0x0062_A023, 0x0000_006F])
     try expectSuccess("run", "-d", "--name", "job", "--firmware", "none", "--kernel", kernel)
     #expect(try program.run("wait", "job").status == 7)
     #expect(try inspect("job").exitCode == 7)
