@@ -88,10 +88,7 @@ struct ListImagesCommand: ParsableCommand {
   func run() throws {
     let images = ImageStore().list()
     if json {
-      let encoder = JSONEncoder()
-      encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-      print(String(decoding: try encoder.encode(images.map(\.manifest)), as: UTF8.self))
-      return
+      return try Output.writeJSON(images.map(\.manifest))
     }
     let rows = images.map { image in
       [
@@ -99,11 +96,7 @@ struct ListImagesCommand: ParsableCommand {
         "\(image.allocatedByteCount >> 20) MiB", image.manifest.created,
       ]
     }
-    let header = ["NAME", "SYSTEM", "VARIANT", "SIZE", "CREATED"]
-    let widths = header.indices.map { column in ([header] + rows).map { $0[column].count }.max() ?? 0 }
-    for row in [header] + rows {
-      print(zip(row, widths).map { $0.padding(to: $1 + 2) }.joined().trimmingCharacters(in: .whitespaces))
-    }
+    Output.writeTable(["NAME", "SYSTEM", "VARIANT", "SIZE", "CREATED"], rows)
   }
 }
 
@@ -143,7 +136,7 @@ struct RemoveImageCommand: ParsableCommand {
 
   func run() throws {
     let store = ImageStore()
-    let registry = try MachineRegistry(folder: MachineStarting.folder)
+    let registry = try MachineStarting.registry()
     for name in names {
       if let machine = try registry.records(image: name).first {
         throw CommandFailure(

@@ -7,7 +7,9 @@ import Yadori
 
 /// Where machines are kept, and how one is started in the background.
 enum MachineStarting {
-  static var folder: URL { ImageStore.standardFolder().deletingLastPathComponent() }
+  static func registry() throws -> MachineRegistry {
+    try MachineRegistry(folder: ImageStore.standardFolder().deletingLastPathComponent())
+  }
 
   static func start(_ registry: MachineRegistry, _ record: MachineRecord) throws {
     let program = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
@@ -22,7 +24,7 @@ struct MachineNames: ParsableArguments {
 
   /// Does something to each, whatever becomes of the others; the first error is thrown at the end, the others are said.
   func forEach(_ body: (MachineRegistry, MachineRecord) throws -> Void) throws {
-    let registry = try MachineRegistry(folder: MachineStarting.folder)
+    let registry = try MachineStarting.registry()
     var first: (any Error)?
     for name in names {
       do {
@@ -35,6 +37,17 @@ struct MachineNames: ParsableArguments {
   }
 }
 
+/// The machine that a command is about.
+struct MachineName: ParsableArguments {
+  @Argument(help: ArgumentHelp("The machine's name.", valueName: "machine"))
+  var name: String
+
+  func find() throws -> (registry: MachineRegistry, record: MachineRecord) {
+    let registry = try MachineStarting.registry()
+    return (registry, try registry.find(name))
+  }
+}
+
 /// The process of a machine in the background; `MachineLauncher` starts it.
 struct MachineProcessCommand: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "machine-process", shouldDisplay: false)
@@ -44,7 +57,7 @@ struct MachineProcessCommand: ParsableCommand {
   func run() throws {
     BrokenPipes.becomeErrors()
     do {
-      let registry = try MachineRegistry(folder: MachineStarting.folder)
+      let registry = try MachineStarting.registry()
       guard let record = try registry.record(identifier: identifier) else {
         throw MachineError(.noInput, "there is no machine '\(identifier)' any more")
       }
@@ -70,18 +83,12 @@ struct StartCommand: ParsableCommand {
   func run() throws { try machines.forEach { try MachineStarting.start($0, $1) } }
 }
 
-struct StopCommand: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "stop", abstract: "Asks guests to switch themselves off, and waits for it.")
-
-  @OptionGroup var machines: MachineNames
-
-  @Option(name: [.short, .long], help: "Seconds to wait.")
+/// How long to wait for a guest that is to switch itself off.
+struct StopOptions: ParsableArguments {
+  @Option(name: [.short, .long], help: "Seconds to wait for each to switch itself off.")
   var timeout = 90
 
-  func run() throws { try machines.forEach { try Self.stop($0, $1, timeout: timeout) } }
-
-  static func stop(_ registry: MachineRegistry, _ record: MachineRecord, timeout: Int) throws {
+  func stop(_ registry: MachineRegistry, _ record: MachineRecord) throws {
     guard (0...86_400).contains(timeout) else {
       throw CommandFailure(.usage, "--timeout: \(timeout) seconds; give 0 to 86400")
     }
@@ -94,6 +101,16 @@ struct StopCommand: ParsableCommand {
           + "pulls the plug")
     }
   }
+}
+
+struct StopCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "stop", abstract: "Asks guests to switch themselves off, and waits for it.")
+
+  @OptionGroup var machines: MachineNames
+  @OptionGroup var options: StopOptions
+
+  func run() throws { try machines.forEach { try options.stop($0, $1) } }
 }
 
 struct KillCommand: ParsableCommand {
@@ -127,13 +144,11 @@ struct RestartCommand: ParsableCommand {
     commandName: "restart", abstract: "Stops machines that run, and starts them again in the background.")
 
   @OptionGroup var machines: MachineNames
-
-  @Option(name: [.short, .long], help: "Seconds to wait for each to stop.")
-  var timeout = 90
+  @OptionGroup var options: StopOptions
 
   func run() throws {
     try machines.forEach { registry, record in
-      if registry.folder(of: record).isInUse { try StopCommand.stop(registry, record, timeout: timeout) }
+      if registry.folder(of: record).isInUse { try options.stop(registry, record) }
       try MachineStarting.start(registry, record)
     }
   }
@@ -143,16 +158,14 @@ struct WaitCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "wait", abstract: "Waits for a machine's end, and exits with its exit code.")
 
-  @Argument(help: "The machine's name.")
-  var machine: String
+  @OptionGroup var machine: MachineName
 
   func run() throws {
-    let registry = try MachineRegistry(folder: MachineStarting.folder)
-    let record = try registry.find(machine)
+    let (registry, record) = try machine.find()
     // It may have ended between two looks: then the registry knows.
     let code = try ControlClient(registry, record).wait() ?? registry.record(identifier: record.identifier)?.exitCode
     guard let code else {
-      throw CommandFailure(.unavailable, "nobody knows how the machine '\(machine)' ended; its process was killed")
+      throw CommandFailure(.unavailable, "nobody knows how the machine '\(record.name)' ended; its process was killed")
     }
     if code != 0 { throw ExitCode(code) }
   }
@@ -167,7 +180,7 @@ struct RenameCommand: ParsableCommand {
   @Argument(help: "Its new name.")
   var newName: String
 
-  func run() throws { try MachineRegistry(folder: MachineStarting.folder).rename(machine, to: newName) }
+  func run() throws { try MachineStarting.registry().rename(machine, to: newName) }
 }
 
 struct RemoveCommand: ParsableCommand {

@@ -37,13 +37,6 @@ private struct MachineDescription: Codable {
     status = isInUse ? try? ControlClient(registry, record).status() : nil
     state = status?.state.rawValue ?? (isInUse ? "running" : "stopped")
   }
-
-  static func write(_ value: some Encodable) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    encoder.dateEncodingStrategy = .iso8601
-    print(String(decoding: try encoder.encode(value), as: UTF8.self))
-  }
 }
 
 struct ListCommand: ParsableCommand {
@@ -53,25 +46,18 @@ struct ListCommand: ParsableCommand {
   var json = false
 
   func run() throws {
-    let registry = try MachineRegistry(folder: MachineStarting.folder)
+    let registry = try MachineStarting.registry()
     let machines = try registry.all().map { MachineDescription(registry, $0) }
-    if json { return try MachineDescription.write(machines) }
+    if json { return try Output.writeJSON(machines) }
     if machines.isEmpty { return print("no machines; 'yadori run -d debian' starts one") }
-    var rows = [["NAME", "STATE", "IMAGE", "HARTS", "MEMORY", "SINCE"]]
-    for machine in machines {
-      let since = machine.status?.started ?? machine.created
-      rows.append([
+    let rows = machines.map { machine in
+      [
         machine.name, machine.state, machine.image ?? "-", "\(machine.configuration.hartCount)",
-        "\(machine.configuration.memorySize >> 20)M", since.formatted(.iso8601),
-      ])
+        "\(machine.configuration.memorySize >> 20)M",
+        (machine.status?.started ?? machine.created).formatted(.iso8601),
+      ]
     }
-    let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
-    for row in rows {
-      let cells = zip(row, widths).map { $0.padding(toLength: $1, withPad: " ", startingAt: 0) }
-      var line = cells.joined(separator: "  ")
-      while line.last == " " { line.removeLast() }
-      print(line)
-    }
+    Output.writeTable(["NAME", "STATE", "IMAGE", "HARTS", "MEMORY", "SINCE"], rows)
   }
 }
 
@@ -84,7 +70,7 @@ struct InspectCommand: ParsableCommand {
   func run() throws {
     var descriptions: [MachineDescription] = []
     try machines.forEach { descriptions.append(MachineDescription($0, $1)) }
-    try MachineDescription.write(descriptions)
+    try Output.writeJSON(descriptions)
   }
 }
 
@@ -92,20 +78,18 @@ struct LogsCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "logs", abstract: "Shows what a machine in the background has printed on its console.")
 
-  @Argument(help: "The machine's name.")
-  var machine: String
+  @OptionGroup var machine: MachineName
 
   @Flag(name: [.short, .long], help: "Go on until the machine ends.")
   var follow = false
 
   func run() throws {
     BrokenPipes.becomeErrors()
-    let registry = try MachineRegistry(folder: MachineStarting.folder)
-    let record = try registry.find(machine)
+    let (registry, record) = try machine.find()
     let folder = registry.folder(of: record)
     let files = [folder.consoleLog + ".1", folder.consoleLog].filter { FileManager.default.fileExists(atPath: $0) }
     guard !files.isEmpty else {
-      throw CommandFailure(.noInput, "the machine '\(machine)' hasn't run in the background yet")
+      throw CommandFailure(.noInput, "the machine '\(record.name)' hasn't run in the background yet")
     }
     for file in files { try show(file, isFollowed: follow && file == folder.consoleLog, folder) }
   }
@@ -138,12 +122,10 @@ struct ConsoleCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "console", abstract: "Connects this terminal to the console of a machine in the background.")
 
-  @Argument(help: "The machine's name.")
-  var machine: String
+  @OptionGroup var machine: MachineName
 
   func run() throws {
-    let registry = try MachineRegistry(folder: MachineStarting.folder)
-    let record = try registry.find(machine)
+    let (registry, record) = try machine.find()
     let client = ControlClient(registry, record)
     let connection = try client.attachConsole()
     defer { close(connection) }
@@ -182,7 +164,7 @@ struct ConsoleCommand: ParsableCommand {
     reader.join()
     loop.performAndWait { terminal.stop() }
     loop.stop()
-    if !hasLeft.load(ordering: .relaxed) { report("the machine '\(machine)' has let the console go") }
+    if !hasLeft.load(ordering: .relaxed) { report("the machine '\(record.name)' has let the console go") }
   }
 
   private func connect(

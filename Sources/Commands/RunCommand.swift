@@ -114,9 +114,7 @@ struct RunCommand: ParsableCommand {
       machine = try VirtualMachine(restoring: loadState, console: console) { $0.engine = engine }
     } else {
       let plan = try makePlan()
-      if let registered = plan.registered {
-        process = try MachineProcess(registered.registry, registered.record, console: console)
-      }
+      process = try plan.registered?.first { try MachineProcess($0, $1, console: console) }
       machine = try process?.machine ?? VirtualMachine(plan.configuration, console: console)
     }
     console.onQuit = { machine.stop() }
@@ -154,15 +152,9 @@ struct RunCommand: ParsableCommand {
     if let (flag, _) = foreground.first(where: \.1) {
       throw CommandFailure(.usage, "\(flag) is for machines on a terminal; leave it or -d out")
     }
-    let plan = try makePlan()
-    guard let (registry, record, isNew) = plan.registered else { preconditionFailure("-d registers its machine") }
-    do {
-      try MachineStarting.start(registry, record)
-    } catch {
-      if isNew { try? registry.remove(record) }
-      throw error
-    }
-    print(record.name)
+    guard let registered = try makePlan().registered else { preconditionFailure("-d registers its machine") }
+    try registered.first(MachineStarting.start)
+    print(registered.record.name)
   }
 
   private func savePoint() throws -> VirtualMachine.SavePoint? {
@@ -176,7 +168,24 @@ struct RunCommand: ParsableCommand {
   /// What to run, and where it is kept: machines of images, those in the background, and those with a name.
   private struct Plan {
     var configuration: VirtualMachineConfiguration
-    var registered: (registry: MachineRegistry, record: MachineRecord, isNew: Bool)?
+    var registered: Registered?
+  }
+
+  private struct Registered {
+    let registry: MachineRegistry
+    let record: MachineRecord
+    /// Nothing of it was there before.
+    let isNew: Bool
+
+    /// Does the first thing with the machine. One that was made for it goes where that fails.
+    func first<Result>(_ body: (MachineRegistry, MachineRecord) throws -> Result) throws -> Result {
+      do {
+        return try body(registry, record)
+      } catch {
+        if isNew { try? registry.remove(record) }
+        throw error
+      }
+    }
   }
 
   private func makePlan() throws -> Plan {
@@ -186,9 +195,9 @@ struct RunCommand: ParsableCommand {
     guard isImage || detach || name != nil else {
       return Plan(configuration: try configuration(image: nil, folder: nil, before: nil))
     }
-    let registry = try MachineRegistry(folder: MachineStarting.folder)
+    let registry = try MachineStarting.registry()
     let wanted = try wantedName(registry, image: isImage ? target : nil)
-    var record = try registry.record(named: wanted)
+    let record = try registry.record(named: wanted)
     if let record {
       guard record.image == (isImage ? target : nil) else {
         let origin = record.image.map { "of the image '\($0)'" } ?? "without an image"
@@ -201,30 +210,29 @@ struct RunCommand: ParsableCommand {
           "the machine '\(wanted)' runs already; 'yadori console \(wanted)' shows it, --name starts another one")
       }
     }
-    let isNew = record == nil
     // Machines had folders of their names before there was a registry.
-    let isOlder = isNew && FileManager.default.fileExists(atPath: registry.folder(identifier: wanted).disk)
+    let isOlder = record == nil && FileManager.default.fileExists(atPath: registry.folder(identifier: wanted).disk)
+    let isNew = record == nil && !isOlder
     let identifier = record?.identifier ?? (isOlder ? wanted : MachineRecord.newIdentifier())
     let folder = registry.folder(identifier: identifier)
-    let configuration: VirtualMachineConfiguration
     do {
-      configuration = try self.configuration(
+      var configuration = try self.configuration(
         image: isImage ? target : nil, folder: folder, before: record?.configuration)
+      configuration.makePathsAbsolute()
+      let ready = MachineRecord(
+        identifier: identifier, name: wanted, image: isImage ? target : nil, configuration: configuration,
+        created: record?.created ?? Date(), isTemporary: temporary)
+      if record == nil {
+        try registry.add(ready)
+      } else {
+        try registry.update(identifier) { $0.configuration = configuration }
+      }
+      return Plan(
+        configuration: configuration, registered: Registered(registry: registry, record: ready, isNew: isNew))
     } catch {
-      if isNew, !isOlder { try? FileManager.default.removeItem(at: folder.url) }
+      if isNew { try? FileManager.default.removeItem(at: folder.url) }
       throw error
     }
-    if record == nil {
-      let new = MachineRecord(
-        identifier: identifier, name: wanted, image: isImage ? target : nil, configuration: configuration,
-        isTemporary: temporary)
-      try registry.add(new)
-      record = new
-    } else {
-      try registry.update(identifier) { $0.configuration = configuration }
-      record?.configuration = configuration
-    }
-    return Plan(configuration: configuration, registered: record.map { (registry, $0, isNew) })
   }
 
   /// The name asked for, or the image's; a temporary machine without one gets a name that nobody has.
@@ -249,18 +257,18 @@ struct RunCommand: ParsableCommand {
   private func configuration(
     image: String?, folder: MachineFolder?, before: VirtualMachineConfiguration?
   ) throws -> VirtualMachineConfiguration {
-    var plan = MachinePlan()
-    plan.configuration.hartCount = harts
-    plan.configuration.virtualAddressBits = mmu.bits
-    plan.configuration.engine = try engine.choice()
-    plan.configuration.boot.commandLine = append
-    plan.configuration.boot.initialRAMDisk = initrd
-    plan.configuration.boot.kernel = kernel
-    plan.configuration.boot.deviceTree = dtb
+    var configuration = VirtualMachineConfiguration(boot: .init())
+    configuration.hartCount = harts
+    configuration.virtualAddressBits = mmu.bits
+    configuration.engine = try engine.choice()
+    configuration.boot.commandLine = append
+    configuration.boot.initialRAMDisk = initrd
+    configuration.boot.kernel = kernel
+    configuration.boot.deviceTree = dtb
     switch firmware {
     case nil: break
-    case "none": plan.configuration.boot.firmware = .none
-    case let path?: plan.configuration.boot.firmware = .file(path: path)
+    case "none": configuration.boot.firmware = .none
+    case let path?: configuration.boot.firmware = .file(path: path)
     }
     var network = try net.map { try NetworkChoice(parsing: $0) }
     if let target {
@@ -268,11 +276,11 @@ struct RunCommand: ParsableCommand {
         throw CommandFailure(.usage, "give '\(target)' or --kernel and --firmware, not both")
       }
       if let image, let folder {
-        try plan.use(image: image, in: folder, diskSize: diskSize?.bytes, append: append, mirror: mirror)
+        try configuration.use(image: image, in: folder, diskSize: diskSize?.bytes, append: append, mirror: mirror)
         network = network ?? .user
       } else {
-        plan.configuration.boot.firmware = .none
-        plan.configuration.boot.kernel = target
+        configuration.boot.firmware = .none
+        configuration.boot.kernel = target
       }
     } else if kernel == nil, firmware == nil || firmware == "none" {
       throw CommandFailure(
@@ -280,24 +288,24 @@ struct RunCommand: ParsableCommand {
     } else if initrd != nil, kernel == nil {
       throw CommandFailure(.usage, "--initrd needs --kernel")
     }
-    if let transport { plan.configuration.transport = transport == .pci ? .pci : .mmio }
-    plan.configuration.disks += disk.map {
+    if let transport { configuration.transport = transport == .pci ? .pci : .mmio }
+    configuration.disks += disk.map {
       .init(path: $0.path, format: $0.format, isReadOnly: $0.isReadOnly, serial: $0.serial)
     }
-    if let memory { plan.configuration.memorySize = memory.bytes }
+    if let memory { configuration.memorySize = memory.bytes }
     // Whoever starts a machine with firmware in the background wants to stop it. Others keep the devices that they had.
-    if detach, plan.configuration.boot.firmware != .none { plan.configuration.hasPowerButton = true }
+    if detach, configuration.boot.firmware != .none { configuration.hasPowerButton = true }
     switch network {
     case nil, .none?:
       guard publish.isEmpty else { throw CommandFailure(.usage, "-p needs --net user") }
     case .user?:
       for forward in publish { _ = try PortForward(parsing: forward) }
-      plan.configuration.network = .init(.user(forwards: publish), address: before?.network?.address)
+      configuration.network = .init(.user(forwards: publish), address: before?.network?.address)
     case .tap(let name)?:
       guard publish.isEmpty else { throw CommandFailure(.usage, "-p needs --net user; a TAP network has no forwards") }
-      plan.configuration.network = .init(.tap(name: name), address: before?.network?.address)
+      configuration.network = .init(.tap(name: name), address: before?.network?.address)
     }
-    return plan.configuration
+    return configuration
   }
 
   /// Whether the target is a file (an ELF program), not the name of an image.

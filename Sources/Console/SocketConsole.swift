@@ -53,34 +53,23 @@ public final class SocketConsole: ConsoleBackend {
     func refusal(_ code: Int32) -> ConsoleError {
       ConsoleError(.unavailable, "can't listen on the socket '\(path)': \(String(cString: strerror(code)))")
     }
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    let room = MemoryLayout.size(ofValue: address.sun_path) - 1
-    guard !path.isEmpty, path.utf8.count <= room else {
-      throw ConsoleError(.unavailable, "the socket path '\(path)' must have 1 to \(room) bytes; choose a shorter one")
+    guard !path.isEmpty, path.utf8.count <= UnixSocket.longestPath else {
+      throw ConsoleError(
+        .unavailable, "the socket path '\(path)' must have 1 to \(UnixSocket.longestPath) bytes; choose a shorter one")
     }
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
-    let flags = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
-    let made = socket(AF_UNIX, flags, 0)
+    let made = UnixSocket.make(isBlocking: false)
     guard made >= 0 else { throw refusal(errno) }
-    func call(_ function: (Int32, UnsafePointer<sockaddr>?, socklen_t) -> Int32, _ descriptor: Int32) -> Int32 {
-      withUnsafePointer(to: &address) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-          function(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-        }
-      }
-    }
-    var failure: Int32 = call(bind, made) == 0 ? 0 : errno
+    var failure = UnixSocket.use(path, made, bind)
     if failure == EADDRINUSE {
-      let probe = socket(AF_UNIX, flags, 0)
-      let answer: Int32 = call(connect, probe) == 0 ? 0 : errno
+      let probe = UnixSocket.make(isBlocking: false)
+      let answer = UnixSocket.use(path, probe, connect)
       close(probe)
       // A full backlog (EAGAIN) has somebody behind it too.
       guard answer == ECONNREFUSED else {
         close(made)
         throw ConsoleError(.inUse, "the socket '\(path)' is in use by another program; choose another path")
       }
-      failure = unlink(path) == 0 && call(bind, made) == 0 ? 0 : errno
+      failure = unlink(path) == 0 ? UnixSocket.use(path, made, bind) : errno
     }
     // Nobody can connect before listen: the permissions are in place by then.
     guard failure == 0, chmod(path, 0o600) == 0, Glibc.listen(made, 1) == 0 else {

@@ -18,9 +18,9 @@ public struct ControlClient: Sendable {
 
   private func connect() throws -> Int32 {
     BrokenPipes.becomeErrors()
-    let descriptor = ControlSocket.make()
+    let descriptor = UnixSocket.make()
     guard descriptor >= 0 else { throw HostError.last("can't make a socket") }
-    let failure = try folder.withSocketPath { ControlSocket.use($0, descriptor, Glibc.connect) }
+    let failure = try folder.withSocketPath { UnixSocket.use($0, descriptor, Glibc.connect) }
     guard failure == 0 else {
       close(descriptor)
       if folder.isInUse {
@@ -29,7 +29,7 @@ public struct ControlClient: Sendable {
       }
       throw MachineError(.unavailable, "the machine '\(name)' doesn't run; 'yadori start \(name)' starts it")
     }
-    guard let peer = ControlSocket.peer(descriptor), peer.user == geteuid() || geteuid() == 0 else {
+    guard let peer = UnixSocket.peer(descriptor), peer.user == geteuid() || geteuid() == 0 else {
       close(descriptor)
       throw MachineError(.permission, "the machine '\(name)' is another user's")
     }
@@ -84,7 +84,7 @@ public struct ControlClient: Sendable {
   public func kill() throws {
     let descriptor = try connect()
     defer { close(descriptor) }
-    let peer = ControlSocket.peer(descriptor)
+    let peer = UnixSocket.peer(descriptor)
     do {
       _ = try command(.kill)
       if try waitForEnd(seconds: Self.patience) { return }

@@ -1,4 +1,3 @@
-import CHost
 import Foundation
 import HostSystem
 
@@ -73,37 +72,5 @@ enum ControlLine {
       }
       return true
     }
-  }
-}
-
-/// Unix sockets of this user's.
-enum ControlSocket {
-  static func address(_ path: String) -> sockaddr_un? {
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    guard path.utf8.count < MemoryLayout.size(ofValue: address.sun_path) else { return nil }
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
-    return address
-  }
-
-  /// `call` is bind or connect. Returns 0, or errno.
-  static func use(
-    _ path: String, _ descriptor: Int32, _ call: (Int32, UnsafePointer<sockaddr>?, socklen_t) -> Int32
-  ) -> Int32 {
-    guard var address = address(path) else { return ENAMETOOLONG }
-    let result = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        call(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-      }
-    }
-    return result == 0 ? 0 : errno
-  }
-
-  static func make() -> Int32 { socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0) }
-
-  /// Who is at the other side; nil where the host doesn't say.
-  static func peer(_ descriptor: Int32) -> (process: Int32, user: UInt32)? {
-    var (process, user): (Int32, UInt32) = (0, 0)
-    return chost_peer(descriptor, &process, &user) == 0 ? (process, user) : nil
   }
 }

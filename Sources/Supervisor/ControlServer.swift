@@ -36,12 +36,12 @@ final class ControlServer: Sendable {
     BrokenPipes.becomeErrors()
     self.folder = folder
     self.handlers = handlers
-    let listener = ControlSocket.make()
+    let listener = UnixSocket.make()
     guard listener >= 0 else { throw HostError.last("can't make a control socket") }
     let failure = try folder.withSocketPath { path in
       unlink(path)
       // Nobody can connect before it listens: the permissions are in place by then.
-      let code = ControlSocket.use(path, listener, bind)
+      let code = UnixSocket.use(path, listener, bind)
       if code != 0 { return code }
       return chmod(path, 0o600) == 0 && listen(listener, 64) == 0 ? 0 : errno
     }
@@ -63,7 +63,7 @@ final class ControlServer: Sendable {
         return
       }
       _ = chost_fcntl(connection, F_SETFD, Int(FD_CLOEXEC))
-      guard let peer = ControlSocket.peer(connection), peer.user == geteuid() || peer.user == 0 else {
+      guard let peer = UnixSocket.peer(connection), peer.user == geteuid() || peer.user == 0 else {
         ControlLine.write(ControlReply(refusal: "this machine is another user's"), to: connection)
         close(connection)
         continue

@@ -28,6 +28,8 @@ public enum MachineLauncher {
     }
     let report = readAll(ends[0])
     if report == ready { return }
+    // It has said why, and is on its way out: whoever cleans up finds it gone.
+    while folder.isInUse { usleep(1000) }
     let words = report.split(separator: " ", maxSplits: 1)
     guard words.count == 2, let code = words.first.flatMap({ Int32($0) }).flatMap(MachineError.Code.init(rawValue:))
     else {

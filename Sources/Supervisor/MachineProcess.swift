@@ -12,6 +12,7 @@ public final class MachineProcess: @unchecked Sendable {
   private let lock: MachineFolder.Lock
   private let recorder: RecordedConsole?
   private let started = Date()
+  private var hasRun = false
   public let machine: VirtualMachine
 
   /// Takes the machine, and makes it from its configuration. Throws `MachineError` where it runs already, and what
@@ -29,12 +30,12 @@ public final class MachineProcess: @unchecked Sendable {
     }
     self.lock = lock
     recorder = console == nil ? RecordedConsole(path: folder.consoleLog) : nil
-    do {
-      machine = try VirtualMachine(record.configuration, console: console ?? recorder!)
-    } catch {
-      if record.isTemporary { try? registry.forget(record) }
-      throw error
-    }
+    machine = try VirtualMachine(record.configuration, console: console ?? recorder!)
+  }
+
+  /// A temporary machine goes, too, where something came between this and its run.
+  deinit {
+    if !hasRun, record.isTemporary { try? registry.forget(record) }
   }
 
   /// Runs the machine to its end. Throws what `VirtualMachine.run` throws.
@@ -48,6 +49,7 @@ public final class MachineProcess: @unchecked Sendable {
       $0.ending = nil
     }
     let server = try ControlServer(registry.folder(of: record), handlers)
+    hasRun = true
     do {
       let outcome = try machine.run(until: savePoint, isReady: isReady)
       finish(server, Self.exitCode(of: outcome), Self.words(for: outcome))

@@ -63,12 +63,9 @@ public final class MachineRegistry: Sendable {
 
   // MARK: names
 
-  /// Throws where a name can't be one: lower-case letters, digits, ".", "_" and "-", a letter or digit first, at most 64.
+  /// Throws where a name can't be one; the rules are those of images.
   public static func checkName(_ name: String) throws {
-    func isAlphanumeric(_ byte: UInt8) -> Bool { (0x61...0x7A).contains(byte) || (0x30...0x39).contains(byte) }
-    guard let first = name.utf8.first, name.utf8.count <= 64, isAlphanumeric(first),
-      name.utf8.allSatisfy({ isAlphanumeric($0) || [0x2E, 0x5F, 0x2D].contains($0) })
-    else {
+    guard ImageStore.isValidName(name) else {
       throw MachineError(
         .usage, "'\(name)' can't name a machine; use lower-case letters, digits, '.', '_' and '-', at most 64")
     }

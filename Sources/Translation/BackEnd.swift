@@ -5,13 +5,10 @@ import RISCV
 /// know which it is, except for what the code's calls of slow paths look like, see `SiteDescription`.
 ///
 /// Code goes into a `CodeMemory`: blocks one after the other into its first half, what they seldom execute into the
-/// second. A block's address fits 32 bits. Before a block is translated there must be room for it, `largestBlock` in
-/// both halves.
+/// second. A block's address fits 32 bits. Before a block is translated there must be room for it, see `hasRoom`.
 protocol BackEnd: ~Copyable {
   /// Throws `HostError` where the host's processor lacks instructions that the code uses.
   static func checkHost() throws
-  /// Bytes of a block's code at most, and of what stands behind it.
-  static var largestBlock: Int { get }
   /// Whether the code for an instruction overwrites the host register that holds an access group's address.
   static func losesGroupAddress(_ instruction: Instruction) -> Bool
 

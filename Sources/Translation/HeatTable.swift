@@ -39,7 +39,7 @@ struct HeatTable {
 
   /// Has a place translated when it is reached next.
   @inline(__always)
-  mutating func heat(_ page: UnsafeMutablePointer<CodePage>, _ index: Int) {
+  mutating func markHot(_ page: UnsafeMutablePointer<CodePage>, _ index: Int) {
     counts[(Self.base(page) + index) & Self.mask] = .max
     grow()
   }

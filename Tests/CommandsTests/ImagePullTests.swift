@@ -195,6 +195,16 @@ import Testing
     #expect(outcome.output.isEmpty)
   }
 
+  /// Machines had folders of their names before there was a registry.
+  @Test func anOlderMachinesDiskIsKeptWhateverHappens() throws {
+    #expect(try program.run("image", "pull", try program.file("a.tar", try archive())).status == 0)
+    let disk = try program.file("machines/sample/disk.qcow2", Array("not a disk, but mine".utf8))
+    for flags in [["-d"], []] {
+      #expect(try program.run(["run", "sample"] + flags).status != 0)
+      #expect(FileManager.default.contents(atPath: disk) == Data("not a disk, but mine".utf8))
+    }
+  }
+
   @Test func aMachinesDiskThatCanNotBeMade() throws {
     #expect(try program.run("image", "pull", try program.file("a.tar", try archive())).status == 0)
     #expect(try program.run("list").status == 0)

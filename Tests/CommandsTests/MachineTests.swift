@@ -119,6 +119,35 @@ import Testing
     #expect(try !program.run("list").output.contains("gone"))
   }
 
+  /// A machine that was made for a start that failed goes; one that was there stays, and means the same files anywhere.
+  @Test func whatNeverStartedIsNotKept() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let kernel = try program.kernel()
+    let occupied = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(occupied) }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let port: UInt16? = withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+        bind(occupied, pointer, size) == 0 && listen(occupied, 1) == 0 && getsockname(occupied, pointer, &size) == 0
+      } ? UInt16(bigEndian: $0.pointee.sin_port) : nil
+    }
+    let forward = "\(try #require(port)):22"
+    try program.expectRefusal(
+      "run", "-d", "--name", "web", "--kernel", kernel, "--net", "user", "-p", forward, code: 69,
+      says: forward.components(separatedBy: ":")[0])
+    #expect(try program.run("list").output.contains("no machines"))
+
+    let outcome = try program.run(
+      ["run", "-d", "--name", "web", "--kernel", "Image"], shell: "cd \"$YADORI_HOME\" && exec \"$@\"")
+    #expect(outcome.status == 0, "\(outcome.error)")
+    try expectSuccess("kill", "web")
+    try expectSuccess("start", "web")
+    try expectSuccess("remove", "--force", "web")
+  }
+
   @Test func refusals() throws {
     defer { try? FileManager.default.removeItem(at: program.folder) }
     try program.expectRefusal("inspect", "web", code: 66, says: "no machine 'web'", "yadori list")

@@ -17,7 +17,8 @@ struct X86BackEnd: BackEnd, ~Copyable {
   /// Where what stands behind blocks goes next, in the mapping that can be written. It lies apart to leave the rest dense.
   private var behind: UnsafeMutablePointer<UInt8>
 
-  static let largestBlock = 384 << 10
+  /// An upper bound of a block's code, and of what stands behind it, bytes.
+  private static let largestBlock = 384 << 10
   var trace = Trace()
   private(set) var following: Int?
   private var mayRunOn = false
@@ -277,7 +278,7 @@ struct X86BackEnd: BackEnd, ~Copyable {
       assembler.jump(UInt(target))
     } else {
       let patch = assembler.jump()
-      if isUsual { heat.heat(page, index) }
+      if isUsual { heat.markHot(page, index) }
       wait(patch, index)
       postpone(.link(patch, offset))
     }

@@ -5,10 +5,7 @@ import Storage
 import Supervisor
 import Yadori
 
-/// The configuration of a machine to run.
-struct MachinePlan {
-  var configuration = VirtualMachineConfiguration(boot: .init())
-
+extension VirtualMachineConfiguration {
   /// Fills in what an image says. What the machine changes is kept in its folder, in an overlay of the image's disk.
   mutating func use(
     image name: String, in folder: MachineFolder, diskSize: UInt64?, append: String?, mirror: String?
@@ -18,16 +15,16 @@ struct MachinePlan {
       report("there is no image '\(name)' yet; building it")
       var options = ImageBuildOptions(name: name, variant: name == "tiny" ? .tiny : .standard)
       options.mirror = mirror
-      _ = try ImageBuilding.build(options, engine: configuration.engine)
+      _ = try ImageBuilding.build(options, engine: engine)
     }
     let image = try store.find(name)
-    configuration.boot.kernel = image.kernel.path
-    configuration.boot.initialRAMDisk = image.initialRamdisk.path
+    boot.kernel = image.kernel.path
+    boot.initialRAMDisk = image.initialRamdisk.path
     // Debian's kernel has PCI built in, virtio-mmio as a module: this way the console is there from the start.
-    configuration.transport = .pci
-    configuration.hasPowerButton = true
+    transport = .pci
+    hasPowerButton = true
     let parameters = [image.manifest.commandLine, "console=hvc0", append ?? ""].filter { !$0.isEmpty }
-    configuration.boot.commandLine = parameters.joined(separator: " ")
+    boot.commandLine = parameters.joined(separator: " ")
     guard let disk = image.disk, let description = image.manifest.disk else { return }
     if let diskSize, diskSize < description.virtualByteCount {
       throw CommandFailure(
@@ -43,6 +40,16 @@ struct MachinePlan {
       throw CommandFailure(
         .usage, "--disk-size: the machine has its disk already ('\(overlay)'); remove the machine to begin anew")
     }
-    configuration.disks = [.init(path: overlay, format: "qcow2")]
+    disks = [.init(path: overlay, format: "qcow2")]
+  }
+
+  /// Has it mean the same wherever it is started.
+  mutating func makePathsAbsolute() {
+    func absolute(_ path: String) -> String { URL(fileURLWithPath: path).path }
+    boot.kernel = boot.kernel.map(absolute)
+    boot.initialRAMDisk = boot.initialRAMDisk.map(absolute)
+    boot.deviceTree = boot.deviceTree.map(absolute)
+    if case .file(let path) = boot.firmware { boot.firmware = .file(path: absolute(path)) }
+    for index in disks.indices { disks[index].path = absolute(disks[index].path) }
   }
 }
