@@ -20,6 +20,12 @@ public final class GuestMemory: @unchecked Sendable {
     host = mapping.base
   }
 
+  /// Has RAM hold a part of a file, which is read as it is touched; writes don't reach the file. `offset` counts from the
+  /// begin of both; it and `count` are multiples of the host's page size. Before the guest runs. Throws `HostError`.
+  public func show(_ descriptor: Int32, offset: Int, count: Int) throws {
+    try mapping.show(descriptor, offset: offset, count: count)
+  }
+
   /// The host bytes of `[address, address + count)`, or nil when any of them lies outside RAM.
   @inline(__always)
   public func bytes(at address: PhysicalAddress, count: UInt64) -> UnsafeMutableRawBufferPointer? {

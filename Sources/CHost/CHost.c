@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -137,4 +139,37 @@ int chost_has_aes(void) {
 #else
   return 0;
 #endif
+}
+
+#if defined(__x86_64__)
+__attribute__((target("sse4.2"))) static uint32_t crc32c_by_instruction(
+    uint64_t crc, const unsigned char *bytes, size_t count) {
+  for (; count >= 8; bytes += 8, count -= 8) {
+    uint64_t word;
+    memcpy(&word, bytes, 8);
+    crc = __builtin_ia32_crc32di(crc, word);
+  }
+  for (; count > 0; bytes++, count--) crc = __builtin_ia32_crc32qi((uint32_t)crc, *bytes);
+  return (uint32_t)crc;
+}
+#endif
+
+uint32_t chost_crc32c(uint32_t before, const void *bytes, size_t count) {
+  const unsigned char *rest = bytes;
+  uint32_t crc = ~before;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("sse4.2")) return ~crc32c_by_instruction(crc, rest, count);
+#endif
+  for (; count > 0; rest++, count--) {
+    crc ^= *rest;
+    for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (0x82F63B78 & -(crc & 1));
+  }
+  return ~crc;
+}
+
+int chost_share_blocks(int target, int source) { return ioctl(target, FICLONE, source); }
+
+int chost_exchange(const char *path, const char *other) {
+  return renameat2(AT_FDCWD, path, AT_FDCWD, other, RENAME_EXCHANGE);
 }

@@ -4,6 +4,7 @@ import HostSystem
 import Images
 import Network
 import Storage
+import Supervisor
 import Yadori
 
 /// An error on its way out of the program: one line, and an exit code of sysexits(3).
@@ -31,6 +32,8 @@ struct CommandFailure: Error {
     case let error as NetworkError: self.init(Self.code(of: error), error.message)
     case let error as ConsoleError: self.init(.unavailable, error.message)
     case let error as HostError: self.init(.host, error.message)
+    // As shells have it.
+    case let error as GuestCommand.Refusal: self.init(exitCode: 127, message: error.message)
     case let error as ImageError: self.init(exitCode: error.exitStatus, message: error.message)
     default: return nil
     }

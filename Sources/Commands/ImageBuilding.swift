@@ -19,7 +19,7 @@ enum ImageBuilding {
     let display = ProgressDisplay()
     defer { display.finish() }
     let task = ImageTask(progress: { display.show($0) }, warning: { display.warn($0) })
-    let watch = EndingSignals { _ in task.cancel() }
+    let watch = CaughtSignals { _ in task.cancel() }
     defer { watch.release() }
     return try body(task)
   }

@@ -6,9 +6,10 @@ import Supervisor
 import Yadori
 
 extension VirtualMachineConfiguration {
-  /// Fills in what an image says. What the machine changes is kept in its folder, in an overlay of the image's disk.
+  /// Fills in what an image says. What the machine changes is kept in its folder, in an overlay of the image's disk;
+  /// without a folder it has no disk yet.
   mutating func use(
-    image name: String, in folder: MachineFolder, diskSize: UInt64?, append: String?, mirror: String?
+    image name: String, in folder: MachineFolder?, diskSize: UInt64?, append: String?, mirror: String?
   ) throws {
     let store = ImageStore()
     if !store.contains(name), name == "debian" || name == "tiny" {
@@ -30,6 +31,7 @@ extension VirtualMachineConfiguration {
       throw CommandFailure(
         .usage, "--disk-size: the image '\(name)' needs at least \(description.virtualByteCount >> 20)M")
     }
+    guard let folder else { return }
     try folder.create()
     let overlay = folder.disk
     if !FileManager.default.fileExists(atPath: overlay) {

@@ -17,6 +17,24 @@ enum MachineStarting {
   }
 }
 
+extension MachineStarting {
+  /// Starts a machine that was just made; it goes where that fails.
+  static func startNew(_ registry: MachineRegistry, _ record: MachineRecord) throws {
+    do {
+      try start(registry, record)
+    } catch {
+      try? registry.remove(record)
+      throw error
+    }
+  }
+
+  /// The image that a saved machine's kernel is of; nil: of none that is here.
+  static func image(of saved: SavedMachine) throws -> String? {
+    guard let kernel = saved.configuration.boot.kernel else { return nil }
+    return ImageStore().list().first { $0.kernel.path == kernel }?.manifest.name
+  }
+}
+
 /// The machines that a command is about.
 struct MachineNames: ParsableArguments {
   @Argument(help: ArgumentHelp("The machines' names.", valueName: "machine"))
@@ -62,7 +80,7 @@ struct MachineProcessCommand: ParsableCommand {
         throw MachineError(.noInput, "there is no machine '\(identifier)' any more")
       }
       let process = try MachineProcess(registry, record)
-      let signals = EndingSignals { _ in process.machine.stop() }
+      let signals = CaughtSignals { _ in process.machine.stop() }
       let outcome = try process.run { MachineLauncher.report(nil) }
       signals.release()
       print("\(Date().formatted(.iso8601)) ended: \(outcome)")

@@ -8,9 +8,12 @@ public struct Root: AsyncParsableCommand {
     abstract: "Gives guest machines a lodging on any host: 64-bit RISC-V machines, without root or /dev/kvm.",
     version: "yadori 0.1.0",
     subcommands: [
-      RunCommand.self, StartCommand.self, ListCommand.self, InspectCommand.self, ConsoleCommand.self, LogsCommand.self,
+      RunCommand.self, StartCommand.self, ListCommand.self, InspectCommand.self, ConsoleCommand.self, ShellCommand.self,
+      ExecCommand.self, CopyCommand.self, LogsCommand.self,
       StopCommand.self, KillCommand.self, PauseCommand.self, ResumeCommand.self, RestartCommand.self, WaitCommand.self,
-      RenameCommand.self, RemoveCommand.self, ImageCommand.self, ISACommand.self, DisassembleCommand.self,
+      SaveCommand.self, RestoreCommand.self, CloneCommand.self,
+      SnapshotCommand.self, RenameCommand.self, RemoveCommand.self, ImageCommand.self, ISACommand.self,
+      DisassembleCommand.self,
       MachineProcessCommand.self,
     ])
 

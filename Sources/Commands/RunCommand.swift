@@ -16,6 +16,9 @@ struct RunCommand: ParsableCommand {
     discussion: """
       TARGET is the name of an image ("debian": built first, if it isn't there) or a bare ELF program. Without it, \
       --kernel or --firmware say what to boot.
+
+      yadori run --rm debian -- COMMAND runs a command in a machine of its own. The first time, the image's system is \
+      brought up and kept; from then on machines go on from there.
       """)
 
   @Argument(help: "An image's name, or an ELF program for a machine without firmware.")
@@ -83,7 +86,7 @@ struct RunCommand: ParsableCommand {
   @Option(
     name: .customLong("save-state-at"), parsing: .upToNextOption,
     help: ArgumentHelp(
-      "Save the machine after N instructions of hart 0, and end.", valueName: "N FILE"))
+      "Save the machine in a folder after N instructions of hart 0, and end.", valueName: "N FOLDER"))
   var saveStateAt: [String] = []
 
   @Option(help: "Go on with a saved machine.")
@@ -95,6 +98,14 @@ struct RunCommand: ParsableCommand {
   @Flag(help: "Print instructions and speed at the end, and what the translator has done.")
   var stats = false
 
+  @Argument(
+    parsing: .postTerminator,
+    help: ArgumentHelp(
+      "A command of the guest: a machine for it alone, its output, its exit code. After '--'.", valueName: "command"))
+  var command: [String] = []
+
+  @OptionGroup var commandOptions: GuestCommandOptions
+
   enum Transport: String, ExpressibleByArgument, CaseIterable { case mmio, pci }
 
   enum TranslationMode: String, ExpressibleByArgument, CaseIterable {
@@ -105,13 +116,16 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     BrokenPipes.becomeErrors()
     let savePoint = try self.savePoint()
+    if !command.isEmpty { return try runForCommand() }
     if detach { return try runInBackground() }
     let console = TerminalConsole()
     let machine: VirtualMachine
     var process: MachineProcess?
     if let loadState {
       let engine = try engine.choice()
-      machine = try VirtualMachine(restoring: loadState, console: console) { $0.engine = engine }
+      let saved = try SavedMachine(path: loadState)
+      try saved.check()
+      machine = try VirtualMachine(restoring: saved, console: console) { $0.engine = engine }
     } else {
       let plan = try makePlan()
       process = try plan.registered?.first { try MachineProcess($0, $1, console: console) }
@@ -123,7 +137,7 @@ struct RunCommand: ParsableCommand {
     let profileOutput = try profile.apply(to: machine)
     // The machine stops in good order, and what is temporary goes; then the signal does what it would have done.
     let endingSignal = Mutex<Int32?>(nil)
-    let signals = EndingSignals { number in
+    let signals = CaughtSignals { number in
       endingSignal.withLock { $0 = number }
       machine.stop()
     }
@@ -144,12 +158,16 @@ struct RunCommand: ParsableCommand {
     }
   }
 
-  private func runInBackground() throws {
-    let foreground: [(String, Bool)] = [
+  /// What only a machine on a terminal can have.
+  private var onTerminal: [(String, Bool)] {
+    [
       ("--save-state-at", !saveStateAt.isEmpty), ("--load-state", loadState != nil),
       ("--dump-signature", dumpSignature != nil), ("--stats", stats), ("--profile", profile.isUsed),
     ]
-    if let (flag, _) = foreground.first(where: \.1) {
+  }
+
+  private func runInBackground() throws {
+    if let (flag, _) = onTerminal.first(where: \.1) {
       throw CommandFailure(.usage, "\(flag) is for machines on a terminal; leave it or -d out")
     }
     guard let registered = try makePlan().registered else { preconditionFailure("-d registers its machine") }
@@ -157,10 +175,46 @@ struct RunCommand: ParsableCommand {
     print(registered.record.name)
   }
 
+  /// A machine for one command: it goes on from where the image's system is up, and is gone when the command has ended.
+  private func runForCommand() throws {
+    if let (flag, _) = onTerminal.first(where: \.1) ?? (detach ? ("-d", true) : nil) {
+      throw CommandFailure(.usage, "\(flag) isn't for a machine that runs a command; leave it or the command out")
+    }
+    guard let target, try !isProgram(target) else {
+      throw CommandFailure(.usage, "only a machine of an image can run a command: yadori run --rm debian -- uname -a")
+    }
+    let registry = try MachineStarting.registry()
+    var request = GuestCommand.Request(command)
+    request.hasTerminal = isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1
+    try commandOptions.apply(to: &request)
+    for forward in publish { _ = try PortForward(parsing: forward) }
+    let wanted = try configuration(image: target, folder: nil, before: nil)
+    let warm = WarmMachine(registry, image: try ImageStore().find(target), wanted)
+    func start(_ saved: SavedMachine) throws -> (MachineProcess, MachineRecord) {
+      let record = try SavedMachines.prepare(
+        registry, saved, named: try wantedName(registry, image: target), image: target, isTemporary: true
+      ) {
+        if case .user? = $0.network?.attachment { $0.network = wanted.network }
+      }
+      let machine = Registered(registry: registry, record: record, isNew: true)
+      return (try machine.first { try MachineProcess($0, $1) }, record)
+    }
+    let (process, record) =
+      if let kept = warm.find(), let started = try? start(kept) { started } else { try start(try warm.make()) }
+    let runner = HostThread(name: "machine") { _ = try? process.run() }
+    defer {
+      process.machine.stop()
+      runner.join()
+    }
+    let code = try GuestCommandSession(registry: registry, record: record, request: request).run().code
+    if code != 0 { throw ExitCode(code) }
+  }
+
   private func savePoint() throws -> VirtualMachine.SavePoint? {
     if saveStateAt.isEmpty { return nil }
     guard saveStateAt.count == 2, let count = UInt64(saveStateAt[0]) else {
-      throw CommandFailure(.usage, "--save-state-at: give a number of instructions and a file (--save-state-at N FILE)")
+      throw CommandFailure(
+        .usage, "--save-state-at: give a number of instructions and a folder (--save-state-at N FOLDER)")
     }
     return VirtualMachine.SavePoint(instructions: count, path: saveStateAt[1])
   }
@@ -275,7 +329,7 @@ struct RunCommand: ParsableCommand {
       guard kernel == nil, firmware == nil || firmware == "none" else {
         throw CommandFailure(.usage, "give '\(target)' or --kernel and --firmware, not both")
       }
-      if let image, let folder {
+      if let image {
         try configuration.use(image: image, in: folder, diskSize: diskSize?.bytes, append: append, mirror: mirror)
         network = network ?? .user
       } else {

@@ -50,42 +50,22 @@ public final class SocketConsole: ConsoleBackend {
   }
 
   private func listen() throws -> Int32 {
-    func refusal(_ code: Int32) -> ConsoleError {
-      ConsoleError(.unavailable, "can't listen on the socket '\(path)': \(String(cString: strerror(code)))")
-    }
     guard !path.isEmpty, path.utf8.count <= UnixSocket.longestPath else {
       throw ConsoleError(
         .unavailable, "the socket path '\(path)' must have 1 to \(UnixSocket.longestPath) bytes; choose a shorter one")
     }
-    let made = UnixSocket.make(isBlocking: false)
-    guard made >= 0 else { throw refusal(errno) }
-    var failure = UnixSocket.use(path, made, bind)
-    if failure == EADDRINUSE {
-      let probe = UnixSocket.make(isBlocking: false)
-      let answer = UnixSocket.use(path, probe, connect)
-      close(probe)
-      // A full backlog (EAGAIN) has somebody behind it too.
-      guard answer == ECONNREFUSED else {
-        close(made)
-        throw ConsoleError(.inUse, "the socket '\(path)' is in use by another program; choose another path")
-      }
-      failure = unlink(path) == 0 ? UnixSocket.use(path, made, bind) : errno
+    do {
+      return try UnixSocket.listen(path, backlog: 1)
+    } catch let error as HostError {
+      guard error.code == EADDRINUSE else { throw ConsoleError(.unavailable, error.message) }
+      throw ConsoleError(.inUse, "the socket '\(path)' is in use by another program; choose another path")
     }
-    // Nobody can connect before listen: the permissions are in place by then.
-    guard failure == 0, chmod(path, 0o600) == 0, Glibc.listen(made, 1) == 0 else {
-      let code = failure != 0 ? failure : errno
-      close(made)
-      throw refusal(code)
-    }
-    return made
   }
 
   private func acceptClient() {
     guard client < 0 else { return }
-    client = accept(listener, nil, nil)
+    client = UnixSocket.accept(listener, isBlocking: false)
     guard client >= 0, let loop, let listenerWatch else { return }
-    _ = chost_fcntl(client, F_SETFD, Int(FD_CLOEXEC))
-    _ = chost_fcntl(client, F_SETFL, Int(O_NONBLOCK))
     queue.discard(false)
     loop.change(listenerWatch, to: [])
     clientWatch = loop.watch(client, for: .read) { [weak self] found in

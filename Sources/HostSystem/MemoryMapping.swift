@@ -30,6 +30,17 @@ public struct MemoryMapping: ~Copyable {
 
   deinit { munmap(base, count) }
 
+  /// Shows a part of a file in place of what is mapped there. What is written there stays here. The file mustn't change
+  /// any more; nothing of it is read now. `offset` (the same in both) and `count` are multiples of the page size. Throws
+  /// `HostError`.
+  public func show(_ descriptor: Int32, offset: Int, count: Int) throws {
+    precondition(offset >= 0 && count > 0 && count <= self.count - offset, "within the mapping")
+    let place = mmap(
+      base + offset, count, PROT_READ | PROT_WRITE, Int32(MAP_PRIVATE) | Int32(MAP_FIXED) | Int32(MAP_NORESERVE),
+      descriptor, off_t(offset))
+    guard place == base + offset else { throw HostError.last("can't map a file") }
+  }
+
   /// Gives the pages of a range back to the host; they read as zeroes afterwards. Only the whole pages inside the range
   /// and inside the mapping are released: an offset or a count may come from a guest (a memory balloon).
   public func release(offset: Int, count: Int) {

@@ -33,4 +33,47 @@ public enum UnixSocket {
     var (process, user): (Int32, UInt32) = (0, 0)
     return chost_peer(descriptor, &process, &user) == 0 ? (process, user) : nil
   }
+
+  /// Runs `body` with a path that fits an address, which is another one where `path` doesn't: by way of the folder.
+  public static func withShortPath<Result>(_ path: String, _ body: (String) throws -> Result) rethrows -> Result {
+    guard path.utf8.count > longestPath, let slash = path.lastIndex(of: "/") else { return try body(path) }
+    let folder = chost_open(String(path[..<slash]), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+    guard folder >= 0 else { return try body(path) }
+    defer { close(folder) }
+    return try body("/proc/self/fd/\(folder)\(path[slash...])")
+  }
+
+  /// Makes a socket at `path` that listens, for this user only; a dead one that was left there is replaced. Throws
+  /// `HostError`, with EADDRINUSE where another program listens there.
+  public static func listen(_ path: String, backlog: Int32 = 64, isBlocking: Bool = false) throws -> Int32 {
+    try withShortPath(path) { short in
+      let made = make(isBlocking: isBlocking)
+      guard made >= 0 else { throw HostError.last("can't make a socket") }
+      var failure = use(short, made, bind)
+      if failure == EADDRINUSE {
+        let probe = make(isBlocking: false)
+        let answer = use(short, probe, connect)
+        close(probe)
+        // A full backlog (EAGAIN) has somebody behind it too.
+        if answer == ECONNREFUSED { failure = unlink(short) == 0 ? use(short, made, bind) : errno }
+      }
+      // Nobody can connect before listen: the permissions are in place by then.
+      guard failure == 0, chmod(short, 0o600) == 0, Glibc.listen(made, backlog) == 0 else {
+        let code = failure != 0 ? failure : errno
+        close(made)
+        throw HostError(code: code, message: "can't listen on the socket '\(path)': \(String(cString: strerror(code)))")
+      }
+      return made
+    }
+  }
+
+  /// Takes a connection, which programs started from here don't inherit; below zero: there is none.
+  public static func accept(_ listener: Int32, isBlocking: Bool) -> Int32 {
+    let connection = Glibc.accept(listener, nil, nil)
+    if connection >= 0 {
+      _ = chost_fcntl(connection, F_SETFD, Int(FD_CLOEXEC))
+      if !isBlocking { _ = chost_fcntl(connection, F_SETFL, Int(O_NONBLOCK)) }
+    }
+    return connection
+  }
 }

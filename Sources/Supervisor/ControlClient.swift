@@ -20,7 +20,7 @@ public struct ControlClient: Sendable {
     BrokenPipes.becomeErrors()
     let descriptor = UnixSocket.make()
     guard descriptor >= 0 else { throw HostError.last("can't make a socket") }
-    let failure = try folder.withSocketPath { UnixSocket.use($0, descriptor, Glibc.connect) }
+    let failure = UnixSocket.withShortPath(folder.controlSocket) { UnixSocket.use($0, descriptor, Glibc.connect) }
     guard failure == 0 else {
       close(descriptor)
       if folder.isInUse {
@@ -76,6 +76,12 @@ public struct ControlClient: Sendable {
   /// Returns when all harts stand still.
   public func pause() throws { _ = try command(.pause) }
   public func resume() throws { _ = try command(.resume) }
+
+  /// Saves it, with the disks that it writes to, in a new folder, and has it go on.
+  public func save(to path: String) throws {
+    let (_, descriptor) = try ask(ControlRequest(verb: .save, path: path), patience: nil)
+    close(descriptor)
+  }
 
   /// Asks the guest's system to switch itself off.
   public func pressPowerButton() throws { _ = try command(.powerButton) }

@@ -4,13 +4,15 @@ import HostSystem
 /// What is said on a machine's control socket: a line of JSON each way, then the connection ends, or becomes the console.
 struct ControlRequest: Codable {
   enum Verb: String, Codable {
-    case status, pause, resume, powerButton, kill, console, resize, wait
+    case status, pause, resume, powerButton, kill, console, resize, wait, save
   }
 
   var verb: Verb
   /// Of `resize`.
   var columns: Int?
   var rows: Int?
+  /// Of `save`: the folder to be made.
+  var path: String?
 }
 
 /// What a running machine says of itself.

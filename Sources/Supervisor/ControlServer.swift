@@ -1,4 +1,3 @@
-import CHost
 import Foundation
 import HostSystem
 import Synchronization
@@ -15,6 +14,8 @@ final class ControlServer: Sendable {
     /// Why it can't be pressed; nil: it was.
     var pressPowerButton: @Sendable () -> String?
     var kill: @Sendable () -> Void
+    /// Why it can't be saved there; nil: it was.
+    var save: @Sendable (String) -> String?
     /// Takes the descriptor; nil: the console is somebody's terminal.
     var attachConsole: (@Sendable (Int32) -> Void)?
     var resizeConsole: @Sendable (Int, Int) -> Void
@@ -36,33 +37,17 @@ final class ControlServer: Sendable {
     BrokenPipes.becomeErrors()
     self.folder = folder
     self.handlers = handlers
-    let listener = UnixSocket.make()
-    guard listener >= 0 else { throw HostError.last("can't make a control socket") }
-    let failure = try folder.withSocketPath { path in
-      unlink(path)
-      // Nobody can connect before it listens: the permissions are in place by then.
-      let code = UnixSocket.use(path, listener, bind)
-      if code != 0 { return code }
-      return chmod(path, 0o600) == 0 && listen(listener, 64) == 0 ? 0 : errno
-    }
-    guard failure == 0 else {
-      close(listener)
-      throw HostError(
-        code: failure,
-        message: "can't listen on '\(folder.url.path)/control': \(String(cString: strerror(failure)))")
-    }
-    self.listener = listener
+    listener = try UnixSocket.listen(folder.controlSocket, isBlocking: true)
     Thread.detachNewThread { [self] in accept() }
   }
 
   private func accept() {
     while true {
-      let connection = Glibc.accept(listener, nil, nil)
+      let connection = UnixSocket.accept(listener, isBlocking: true)
       if connection < 0 {
         if errno == EINTR || errno == ECONNABORTED { continue }
         return
       }
-      _ = chost_fcntl(connection, F_SETFD, Int(FD_CLOEXEC))
       guard let peer = UnixSocket.peer(connection), peer.user == geteuid() || peer.user == 0 else {
         ControlLine.write(ControlReply(refusal: "this machine is another user's"), to: connection)
         close(connection)
@@ -85,6 +70,7 @@ final class ControlServer: Sendable {
     case .resume: handlers.resume()
     case .powerButton: reply.refusal = handlers.pressPowerButton()
     case .kill: handlers.kill()
+    case .save: reply.refusal = request.path.map(handlers.save) ?? "say where"
     case .resize:
       if let columns = request.columns, let rows = request.rows, (1...65535).contains(columns),
         (1...65535).contains(rows)
@@ -128,6 +114,6 @@ final class ControlServer: Sendable {
       close(connection)
     }
     shutdown(listener, Int32(SHUT_RDWR))
-    _ = try? folder.withSocketPath { unlink($0) }
+    unlink(folder.controlSocket)
   }
 }

@@ -10,9 +10,15 @@ public struct MachineFolder: Sendable {
   public init(_ url: URL) { self.url = url }
 
   public var disk: String { file("disk.qcow2") }
+  /// A saved machine as which it goes on at its next start.
+  public var resumption: String { file("resumption") }
+  public var snapshots: URL { url.appendingPathComponent("snapshots") }
   public var consoleLog: String { file("console.log") }
   /// What its process said on its way.
   public var processLog: String { file("process.log") }
+  /// The control socket, and the one that leads to the guest's sockets.
+  var controlSocket: String { file("control") }
+  public var guestSocket: String { file("vsock") }
   private var lock: String { file("lock") }
 
   private func file(_ name: String) -> String { url.appendingPathComponent(name).path }
@@ -52,13 +58,5 @@ public struct MachineFolder: Sendable {
       return nil
     }
     return Lock(descriptor)
-  }
-
-  /// Runs `body` with the control socket's path, which is short wherever the folder is. Throws `HostError`.
-  func withSocketPath<Result>(_ body: (String) throws -> Result) throws -> Result {
-    let descriptor = chost_open(url.path, O_RDONLY | O_DIRECTORY, 0)
-    guard descriptor >= 0 else { throw HostError.last("can't open '\(url.path)'") }
-    defer { close(descriptor) }
-    return try body("/proc/self/fd/\(descriptor)/control")
   }
 }

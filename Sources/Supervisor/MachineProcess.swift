@@ -30,7 +30,19 @@ public final class MachineProcess: @unchecked Sendable {
     }
     self.lock = lock
     recorder = console == nil ? RecordedConsole(path: folder.consoleLog) : nil
-    machine = try VirtualMachine(record.configuration, console: console ?? recorder!)
+    var configuration = record.configuration
+    // Where somebody in the guest may listen.
+    if record.image != nil { configuration.guestSocket = folder.guestSocket }
+    machine = try Self.make(configuration, folder, console: console ?? recorder!)
+  }
+
+  private static func make(
+    _ configuration: VirtualMachineConfiguration, _ folder: MachineFolder, console: any ConsoleBackend
+  ) throws -> VirtualMachine {
+    guard FileManager.default.fileExists(atPath: folder.resumption) else {
+      return try VirtualMachine(configuration, console: console)
+    }
+    return try VirtualMachine(restoring: folder.resumption, console: console) { $0 = configuration }
   }
 
   /// A temporary machine goes, too, where something came between this and its run.
@@ -51,7 +63,14 @@ public final class MachineProcess: @unchecked Sendable {
     let server = try ControlServer(registry.folder(of: record), handlers)
     hasRun = true
     do {
-      let outcome = try machine.run(until: savePoint, isReady: isReady)
+      let outcome = try machine.run(until: savePoint) {
+        // Once: from the next instruction on its disks are others.
+        let resumption = registry.folder(of: record).resumption
+        if FileManager.default.fileExists(atPath: resumption), (try? SavedMachines.discard(resumption)) == nil {
+          machine.stop()
+        }
+        isReady()
+      }
       finish(server, Self.exitCode(of: outcome), Self.words(for: outcome))
       return outcome
     } catch {
@@ -113,6 +132,15 @@ public final class MachineProcess: @unchecked Sendable {
         return machine.pressPowerButton() ? nil : "it has no power button"
       },
       kill: { machine.stop() },
+      save: { path in
+        machine.wait(while: [.ready])
+        do {
+          try machine.save(to: path)
+          return nil
+        } catch {
+          return "\(error)"
+        }
+      },
       attachConsole: attach,
       resizeConsole: { columns, rows in recorder?.resize(columns: columns, rows: rows) })
   }

@@ -71,7 +71,8 @@ public final class MachineRegistry: Sendable {
     }
   }
 
-  private static func taken(_ name: String) -> MachineError {
+  /// What is said where a name is another machine's.
+  public static func taken(_ name: String) -> MachineError {
     MachineError(
       .unavailable, "there is a machine '\(name)' already; choose another name, or 'yadori remove \(name)' first")
   }
@@ -186,7 +187,7 @@ public final class MachineRegistry: Sendable {
     }
     let machines = folder.appendingPathComponent("machines")
     for name in (try? FileManager.default.contentsOfDirectory(atPath: machines.path)) ?? []
-    where name.hasPrefix(".removed-") {
+    where name.hasPrefix(".removed-") || name.hasSuffix(".removed") || name.hasSuffix(".partial") {
       try? FileManager.default.removeItem(at: machines.appendingPathComponent(name))
     }
   }

@@ -36,4 +36,5 @@ public enum VirtioDeviceType {
   public static let console: UInt32 = 3
   public static let entropy: UInt32 = 4
   public static let input: UInt32 = 18
+  public static let socket: UInt32 = 19
 }

@@ -46,13 +46,16 @@ struct BoardAssembly {
       let uartEnd = shared.makeEnd()
       let consoleEnd = shared.makeEnd()
       devices.append(VirtioConsole(ports: [.init(backend: consoleEnd, isConsole: true)]))
+      let socket = configuration.guestSocket.map { VirtioSocket(path: $0) }
       stopBackends = { [network] in
         network?.stop()
+        socket?.stop()
         consoleEnd.stop()
       }
       devices.append(VirtioEntropy())
       powerButton = configuration.hasPowerButton == true ? VirtioInput() : nil
       if let powerButton { devices.append(powerButton) }
+      if let socket { devices.append(socket) }
       board = try Board(
         BoardConfiguration(
           hartCount: configuration.hartCount, memorySize: configuration.memorySize,

@@ -1,125 +1,219 @@
 import Bus
-import CZstd
+import CHost
 import Foundation
 import HostSystem
 
-/// A machine written to a file: a header that a program of the same version reads, then RAM.
+/// A machine in a folder, as it stood at one moment: what it is made of and its devices' states, its RAM, and the disks
+/// that it writes to.
 ///
-/// Layout: the magic "YADORI-M", a version (UInt32), the length of the manifest (UInt32), the manifest (JSON), then for
-/// each MiB of RAM that isn't all zero its offset (UInt64), its compressed length (UInt32) and a zstd frame with checksum;
-/// the offset ~0 ends the file. Integers are little-endian.
-struct SavedMachine {
-  static let magic = Array("YADORI-M".utf8)
-  static let version: UInt32 = 1
-  private static let chunkSize = 1 << 20
+/// `machine` is text: a line with a format's name and version and the CRC-32C of what follows, then JSON. `memory` is the
+/// RAM, in which what is zero takes no space; `disk-N` are the disks. Each has a checksum for each part
+/// (`SparseCopy`). The folder is written beside and renamed, so it is there whole or not at all.
+public struct SavedMachine {
+  /// Raised at each change after which an older program couldn't read it.
+  static let version = 2
+  private static let name = "YADORI-MACHINE"
+
+  struct Content: Codable {
+    var file: String
+    var byteCount: Int
+    /// A little-endian UInt32 for each part.
+    var checksums: Data
+
+    init(file: String, byteCount: Int, checksums: [UInt32]) {
+      self.file = file
+      self.byteCount = byteCount
+      self.checksums = checksums.withUnsafeBytes { Data($0) }
+    }
+
+    var checksumList: [UInt32] {
+      checksums.withUnsafeBytes { bytes in
+        (0..<bytes.count / 4).map { bytes.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self) }
+      }
+    }
+  }
 
   struct Manifest: Codable {
+    /// Paths of disks that are saved, too, are relative.
     var configuration: VirtualMachineConfiguration
     /// The guest's clock, in ticks.
     var clock: UInt64
     var components: [EncodedState]
+    var memory: Content
+    var disks: [Content]
   }
 
-  /// Writes beside `path`, makes it durable, renames.
-  static func write(_ manifest: Manifest, memory: GuestMemory, to path: String) throws {
-    let writer: AtomicFileWriter
+  /// What is saved with the RAM.
+  struct Parts {
+    var configuration: VirtualMachineConfiguration
+    var clock: UInt64
+    var components: [EncodedState]
+    /// Whether the disks that the machine writes to are saved, too.
+    var includesDisks: Bool
+  }
+
+  // MARK: writing
+
+  /// Writes a folder `path`. What stands there is replaced where it is a saved machine. Nothing changes meanwhile.
+  /// Throws `MachineError`.
+  static func write(_ parts: Parts, memory: GuestMemory, to path: String) throws {
+    let manager = FileManager.default
+    let url = URL(fileURLWithPath: path)
+    if manager.fileExists(atPath: path), !isSavedMachine(path) {
+      throw MachineError(.cannotCreate, "'\(path)' is there already, and isn't a saved machine; choose another name")
+    }
+    let beside = url.deletingLastPathComponent().appendingPathComponent(
+      ".\(url.lastPathComponent).\(UInt32.random(in: 0 ... .max)).partial")
     do {
-      writer = try AtomicFileWriter(path: path)
+      try manager.createDirectory(
+        at: beside, withIntermediateDirectories: false, attributes: [.posixPermissions: 0o700])
     } catch {
-      throw MachineError(.cannotCreate, "can't write the saved machine '\(path)': \(error)")
+      throw MachineError(.cannotCreate, "can't write the saved machine '\(path)'; check the folder that it is to be in")
     }
     do {
-      let json = try JSONEncoder().encode(manifest)
-      try writer.write(Data(magic) + bytes(version) + bytes(UInt32(json.count)) + json)
-      try writeMemory(memory, to: writer)
-      try writer.write(bytes(~UInt64(0)))
-      try writer.commit()
+      try fill(beside, parts, memory)
+      try AtomicFileWriter.synchronizeFolder(of: beside.appendingPathComponent("machine").path)
+      try replace(path, by: beside)
+      try AtomicFileWriter.synchronizeFolder(of: path)
     } catch {
+      try? manager.removeItem(at: beside)
+      if let error = error as? MachineError { throw error }
       throw MachineError(.inputOutput, "can't write the saved machine '\(path)': \(error)")
     }
   }
 
-  private static func bytes<Value: FixedWidthInteger>(_ value: Value) -> Data {
-    withUnsafeBytes(of: value.littleEndian) { Data($0) }
+  private static func replace(_ path: String, by beside: URL) throws {
+    guard FileManager.default.fileExists(atPath: path) else {
+      guard rename(beside.path, path) == 0 else { throw HostError.last("can't rename the folder") }
+      return
+    }
+    guard chost_exchange(beside.path, path) == 0 else { throw HostError.last("can't replace the folder") }
+    // It has the old one's content by now.
+    try? FileManager.default.removeItem(at: beside)
   }
 
-  private static func writeMemory(_ memory: GuestMemory, to writer: AtomicFileWriter) throws {
-    guard let context = ZSTD_createCCtx() else { throw MachineError(.host, "no memory to compress with") }
-    defer { ZSTD_freeCCtx(context) }
-    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, 1)
-    ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1)
-    var buffer = [UInt8](repeating: 0, count: ZSTD_compressBound(chunkSize))
-    let zeroes = [UInt8](repeating: 0, count: chunkSize)
-    for offset in stride(from: 0, to: Int(memory.size), by: chunkSize) {
-      let count = min(chunkSize, Int(memory.size) - offset)
-      let source = memory.host + offset
-      if zeroes.withUnsafeBytes({ memcmp($0.baseAddress!, source, count) == 0 }) { continue }
-      let length = ZSTD_compress2(context, &buffer, buffer.count, source, count)
-      guard ZSTD_isError(length) == 0 else {
-        throw MachineError(.software, String(cString: ZSTD_getErrorName(length)))
+  private static func fill(_ folder: URL, _ parts: Parts, _ memory: GuestMemory) throws {
+    func write(_ name: String, _ body: (Int32) throws -> [UInt32]) throws -> Content {
+      let path = folder.appendingPathComponent(name).path
+      let descriptor = chost_open(path, O_RDWR | O_CREAT | O_EXCL, 0o600)
+      guard descriptor >= 0 else { throw HostError.last("can't make '\(path)'") }
+      defer { close(descriptor) }
+      let checksums = try body(descriptor)
+      var status = stat()
+      guard fstat(descriptor, &status) == 0, fsync(descriptor) == 0 else {
+        throw HostError.last("can't write '\(path)'")
       }
-      try writer.write(bytes(UInt64(offset)) + bytes(UInt32(length)) + Data(buffer[..<length]))
+      return Content(file: name, byteCount: Int(status.st_size), checksums: checksums)
     }
+    let ram = UnsafeRawBufferPointer(start: memory.host, count: Int(memory.size))
+    let memoryContent = try write("memory") { try SparseCopy.write(ram, to: $0) }
+    var configuration = parts.configuration
+    var disks: [Content] = []
+    for index in configuration.disks.indices where parts.includesDisks && !configuration.disks[index].isReadOnly {
+      let source = chost_open(configuration.disks[index].path, O_RDONLY, 0)
+      guard source >= 0 else { throw HostError.last("can't read '\(configuration.disks[index].path)'") }
+      defer { close(source) }
+      let name = "disk-\(index)"
+      disks.append(try write(name) { try SparseCopy.copy(source, to: $0) })
+      configuration.disks[index].path = name
+    }
+    let manifest = Manifest(
+      configuration: configuration, clock: parts.clock, components: parts.components, memory: memoryContent,
+      disks: disks)
+    let json = try JSONEncoder().encode(manifest)
+    try AtomicFileWriter.write(
+      Data("\(name) \(version) \(digest(json))\n".utf8) + json, to: folder.appendingPathComponent("machine").path,
+      permissions: 0o600)
   }
 
-  /// Reads the manifest of a saved machine; `memory` makes the RAM that the rest goes into.
-  let manifest: Manifest
-  private let path: String
-  private let data: Data
-  private let memoryStart: Int
+  /// The CRC-32C of the JSON, in hexadecimal digits.
+  private static func digest(_ json: Data) -> String {
+    String(json.withUnsafeBytes { chost_crc32c(0, $0.baseAddress, $0.count) }, radix: 16)
+  }
 
-  init(path: String) throws {
+  // MARK: reading
+
+  public let path: String
+  let manifest: Manifest
+
+  private static func isSavedMachine(_ path: String) -> Bool {
+    FileManager.default.fileExists(atPath: path + "/machine")
+      && FileManager.default.fileExists(atPath: path + "/memory")
+  }
+
+  /// Reads what it is; RAM and disks are looked at when they are needed. Throws `MachineError`.
+  public init(path: String) throws {
     self.path = path
-    do {
-      data = try Data(contentsOf: URL(fileURLWithPath: path), options: .alwaysMapped)
-    } catch {
-      throw MachineError(.noInput, "can't read the saved machine '\(path)'")
+    let file = path + "/machine"
+    guard FileManager.default.fileExists(atPath: path) else {
+      throw MachineError(.noInput, "there is no saved machine '\(path)'; check the name")
     }
-    guard data.count >= 16, Array(data[0..<8]) == Self.magic else {
+    guard let data = FileManager.default.contents(atPath: file) else {
       throw MachineError(.data, "'\(path)' isn't a saved machine")
     }
-    let version = Self.integer(data, at: 8, as: UInt32.self)
+    let line = data.prefix { $0 != UInt8(ascii: "\n") }
+    let words = String(decoding: line.prefix(200), as: UTF8.self).split(separator: " ")
+    guard words.count == 3, words[0] == Self.name, let version = Int(words[1]) else {
+      throw MachineError(.data, "'\(path)' isn't a saved machine")
+    }
     guard version == Self.version else {
       throw MachineError(
         .data, "'\(path)' was saved in version \(version) of the format; this program reads \(Self.version)")
     }
-    let length = Int(Self.integer(data, at: 12, as: UInt32.self))
-    guard length <= data.count - 16,
-      let manifest = try? JSONDecoder().decode(Manifest.self, from: data[16..<16 + length])
-    else { throw Self.damaged(path) }
+    let json = data.dropFirst(line.count + 1)
+    guard words[2] == Self.digest(json), let manifest = try? JSONDecoder().decode(Manifest.self, from: json) else {
+      throw Self.damaged(path)
+    }
     self.manifest = manifest
-    memoryStart = 16 + length
-  }
-
-  private static func integer<Value: FixedWidthInteger>(_ data: Data, at offset: Int, as: Value.Type) -> Value {
-    var value: Value = 0
-    _ = withUnsafeMutableBytes(of: &value) { data.copyBytes(to: $0, from: offset..<offset + MemoryLayout<Value>.size) }
-    return Value(littleEndian: value)
   }
 
   private static func damaged(_ path: String) -> MachineError {
     MachineError(.data, "the saved machine '\(path)' is damaged or incomplete; use another one")
   }
 
-  /// Fills RAM, which is zero, with what was saved.
-  func restoreMemory(_ memory: GuestMemory) throws {
-    var position = memoryStart
-    while true {
-      guard position + 8 <= data.count else { throw Self.damaged(path) }
-      let offset = Self.integer(data, at: position, as: UInt64.self)
-      if offset == ~0 { return }
-      guard position + 12 <= data.count, offset % UInt64(Self.chunkSize) == 0, offset < memory.size else {
+  /// What the machine is made of. The paths of disks that were saved with it lead into the folder.
+  public var configuration: VirtualMachineConfiguration {
+    var configuration = manifest.configuration
+    for index in configuration.disks.indices where manifest.disks.contains(where: { $0.file == "disk-\(index)" }) {
+      configuration.disks[index].path = path + "/disk-\(index)"
+    }
+    return configuration
+  }
+
+  /// Looks for damage in RAM and disks, all of which it reads. Throws `MachineError`.
+  public func check() throws {
+    for content in [manifest.memory] + manifest.disks {
+      let descriptor = chost_open(path + "/" + content.file, O_RDONLY, 0)
+      guard descriptor >= 0 else { throw Self.damaged(path) }
+      defer { close(descriptor) }
+      guard try SparseCopy.agrees(descriptor, count: content.byteCount, content.checksumList) else {
         throw Self.damaged(path)
       }
-      let length = Int(Self.integer(data, at: position + 8, as: UInt32.self))
-      position += 12
-      guard length <= data.count - position else { throw Self.damaged(path) }
-      let count = min(Self.chunkSize, Int(memory.size - offset))
-      let written = data.withUnsafeBytes { bytes in
-        ZSTD_decompress(memory.host + Int(offset), count, bytes.baseAddress! + position, length)
+    }
+  }
+
+  /// Has RAM, which is zero, hold what was saved. The file may lose its name afterwards, but mustn't change.
+  func restoreMemory(_ memory: GuestMemory) throws {
+    let checksums = manifest.memory.checksumList
+    let descriptor = chost_open(path + "/memory", O_RDONLY, 0)
+    guard descriptor >= 0 else { throw Self.damaged(path) }
+    defer { close(descriptor) }
+    var status = stat()
+    let size = SparseCopy.chunkSize
+    guard fstat(descriptor, &status) == 0, Int(status.st_size) == Int(memory.size),
+      manifest.memory.byteCount == Int(memory.size), checksums.count == (Int(memory.size) + size - 1) / size
+    else { throw Self.damaged(path) }
+    // What is all zero stays memory of its own, that the host may give in large pages.
+    var index = 0
+    while index < checksums.count {
+      let first = index
+      while index < checksums.count, checksums[index] != SparseCopy.zeroChecksum { index += 1 }
+      if index > first {
+        let start = first * size
+        try memory.show(descriptor, offset: start, count: min(index * size, Int(memory.size)) - start)
+      } else {
+        index += 1
       }
-      guard ZSTD_isError(written) == 0, written == count else { throw Self.damaged(path) }
-      position += length
     }
   }
 }

@@ -40,6 +40,26 @@ public final class VirtualMachine: @unchecked Sendable {
     case resume
     case togglePause
     case limit
+    case save(SaveRequest)
+  }
+
+  /// Somebody waits for the machine to be saved.
+  private final class SaveRequest: @unchecked Sendable {
+    let path: String
+    private let done = DispatchSemaphore(value: 0)
+    private var result: Result<Void, any Error>?
+
+    init(path: String) { self.path = path }
+
+    func finish(_ result: Result<Void, any Error>) {
+      self.result = result
+      done.signal()
+    }
+
+    func wait() throws {
+      done.wait()
+      try result!.get()
+    }
   }
 
   public let configuration: VirtualMachineConfiguration
@@ -71,14 +91,21 @@ public final class VirtualMachine: @unchecked Sendable {
     board.onPowerEvent = { [weak self] event in self?.post(.power(event)) }
   }
 
-  /// Builds a machine that goes on where the one in the file stood. The disks must be as they were then.
+  /// Builds a machine that goes on where the saved one in the folder stood. Disks that weren't saved with it must be as
+  /// they were then.
   /// - Parameter adjust: changes the saved configuration first (moved files, other port forwards).
   public convenience init(
     restoring path: String, console: any ConsoleBackend,
     adjust: (inout VirtualMachineConfiguration) -> Void = { _ in }
   ) throws {
-    let saved = try SavedMachine(path: path)
-    var configuration = saved.manifest.configuration
+    try self.init(restoring: try SavedMachine(path: path), console: console, adjust: adjust)
+  }
+
+  public convenience init(
+    restoring saved: SavedMachine, console: any ConsoleBackend,
+    adjust: (inout VirtualMachineConfiguration) -> Void = { _ in }
+  ) throws {
+    var configuration = saved.configuration
     adjust(&configuration)
     try self.init(assembling: configuration, console: console)
     do {
@@ -92,7 +119,7 @@ public final class VirtualMachine: @unchecked Sendable {
         try keeper.restoreEncodedState(state)
       }
     } catch let error as StateError {
-      throw MachineError(.data, "the saved machine '\(path)' doesn't fit: \(error.message)")
+      throw MachineError(.data, "the saved machine '\(saved.path)' doesn't fit: \(error.message)")
     }
   }
 
@@ -103,7 +130,7 @@ public final class VirtualMachine: @unchecked Sendable {
   public var retiredInstructions: UInt64 { board.harts.reduce(0) { $0 &+ $1.retiredInstructions } }
 
   /// Where a run is to be cut: when hart 0 has retired this many instructions since the machine was new, the state is
-  /// written to the file and the run ends.
+  /// written to the folder (without disks) and the run ends.
   public struct SavePoint: Sendable {
     public let instructions: UInt64
     public let path: String
@@ -156,8 +183,12 @@ public final class VirtualMachine: @unchecked Sendable {
       case .stop: return .stopped
       case .limit:
         threads.pause()
-        if let savePoint { try save(to: savePoint.path) }
+        if let savePoint { try write(to: savePoint.path, includesDisks: false) }
         return .saved
+      case .save(let request):
+        threads.pause()
+        request.finish(Result { try write(to: request.path, includesDisks: true) })
+        if pausedAt == nil { threads.resume() }
       case .pause:
         guard pausedAt == nil else { continue }
         threads.pause()
@@ -207,18 +238,20 @@ public final class VirtualMachine: @unchecked Sendable {
     perfMap = map
   }
 
-  private func save(to path: String) throws {
+  /// While no hart runs. Devices stand still meanwhile, too.
+  private func write(to path: String, includesDisks: Bool) throws {
     let disks = self.disks
     let board = self.board
-    let components = try board.loop.performAndWait {
+    let configuration = self.configuration
+    try board.loop.performAndWait {
       Result {
         for disk in disks where !disk.isReadOnly { try disk.flush() }
-        return try board.stateKeepers.map { try $0.encodedState() }
+        let parts = SavedMachine.Parts(
+          configuration: configuration, clock: board.clock.ticks(),
+          components: try board.stateKeepers.map { try $0.encodedState() }, includesDisks: includesDisks)
+        try SavedMachine.write(parts, memory: board.memory, to: path)
       }
     }.get()
-    try SavedMachine.write(
-      SavedMachine.Manifest(configuration: configuration, clock: board.clock.ticks(), components: components),
-      memory: board.memory, to: path)
   }
 
   private func post(_ event: Event) {
@@ -238,6 +271,12 @@ public final class VirtualMachine: @unchecked Sendable {
   private func enter(_ state: State) {
     condition.lock()
     currentState = state
+    if state == .ended {
+      for case .save(let request) in events {
+        request.finish(.failure(MachineError(.unavailable, "the machine has ended")))
+      }
+      events = []
+    }
     condition.broadcast()
     condition.unlock()
   }
@@ -270,6 +309,21 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Stops all harts between two instructions, until `resume`. Any thread.
   public func pause() { post(.pause) }
   public func resume() { post(.resume) }
+
+  /// Saves the machine, with the disks that it writes to, in a folder (see `SavedMachine`), and has it go on. It stands
+  /// still meanwhile. Throws `MachineError`. Any thread but its own, while it runs.
+  public func save(to path: String) throws {
+    let request = SaveRequest(path: path)
+    condition.lock()
+    let runs = currentState == .running || currentState == .paused
+    if runs {
+      events.append(.save(request))
+      condition.broadcast()
+    }
+    condition.unlock()
+    guard runs else { throw MachineError(.unavailable, "the machine doesn't run") }
+    try request.wait()
+  }
 
   /// Pauses a running machine, resumes a paused one. Any thread.
   public func togglePause() { post(.togglePause) }

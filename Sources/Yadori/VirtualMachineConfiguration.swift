@@ -19,6 +19,8 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   public var engine: EngineChoice?
   /// Whether there is a power button, a virtio input device; nil: no.
   public var hasPowerButton: Bool?
+  /// The Unix socket that leads to the guest's sockets (virtio-vsock), see `VirtioSocket`; nil: none.
+  public var guestSocket: String?
 
   /// How a machine begins. Paths of files on the host.
   public struct Boot: Codable, Hashable, Sendable {

@@ -44,11 +44,25 @@ import Testing
     let state = program["state"]
     let saved = try program.run("run", "--kernel", try program.kernel(), "-m", "64M", "--save-state-at", "1000", state)
     try #require(saved.status == 0, "\(saved.error)")
-    let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: state)))
-    for count in [0, 10, bytes.count / 2, bytes.count - 1] {
-      let path = try program.file("cut-\(count)", Array(bytes[..<count]))
-      try program.expectRefusal("run", "--load-state", path, code: 65, says: "cut-\(count)")
+    // Each of its files, cut in several places, with a byte changed, and missing.
+    for file in ["machine", "memory"] {
+      let path = state + "/" + file
+      let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+      var damaged = [0, 10, bytes.count / 2, bytes.count - 1].map { Array(bytes[..<$0]) }
+      for place in [5, bytes.count / 3, bytes.count - 5] {
+        var changed = bytes
+        changed[place] ^= 0x20
+        damaged.append(changed)
+      }
+      for content in damaged {
+        try Data(content).write(to: URL(fileURLWithPath: path))
+        try program.expectRefusal("run", "--load-state", state, code: 65, says: state)
+      }
+      try FileManager.default.removeItem(atPath: path)
+      try program.expectRefusal("run", "--load-state", state, code: 65, says: state)
+      try Data(bytes).write(to: URL(fileURLWithPath: path))
     }
+    try program.expectRefusal("run", "--load-state", program["none"], code: 66, says: "none")
   }
 
   // MARK: Disks

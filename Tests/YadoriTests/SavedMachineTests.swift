@@ -89,21 +89,29 @@ import Yadori
     let machine = try VirtualMachine(try configuration(), console: BufferConsole())
     let path = folder.appendingPathComponent("saved").path
     #expect(try machine.run(until: .init(instructions: 5_000, path: path)) == .saved)
-    let good = try Data(contentsOf: URL(fileURLWithPath: path))
-    let other = folder.appendingPathComponent("damaged").path
+    try SavedMachine(path: path).check()
+    let machineFile = URL(fileURLWithPath: path + "/machine")
+    let good = try Data(contentsOf: machineFile)
     func refusal(_ data: Data) throws -> String {
-      try data.write(to: URL(fileURLWithPath: other))
-      let error = #expect(throws: MachineError.self) { try VirtualMachine(restoring: other, console: BufferConsole()) }
+      try data.write(to: machineFile)
+      let error = #expect(throws: MachineError.self) { try VirtualMachine(restoring: path, console: BufferConsole()) }
       return error?.message ?? ""
     }
     #expect(try refusal(Data("YADORI".utf8)).contains("isn't a saved machine"))
-    var changed = good
-    changed[8] = 99
-    #expect(try refusal(changed).contains("version 99"))
+    let text = String(decoding: good.prefix(40), as: UTF8.self)
+    #expect(try refusal(Data(text.replacing("MACHINE 2", with: "MACHINE 99").utf8)).contains("version 99"))
     #expect(try refusal(good.prefix(good.count - 20)).contains("damaged"))
-    changed = good
+    var changed = good
     changed[good.count - 40] ^= 0x10
     #expect(try refusal(changed).contains("damaged"))
+    try good.write(to: machineFile)
+    // A byte of RAM, in a part that was all zero.
+    let memory = try FileHandle(forUpdating: URL(fileURLWithPath: path + "/memory"))
+    try memory.seek(toOffset: 40 << 20)
+    try memory.write(contentsOf: [1])
+    try memory.close()
+    let error = #expect(throws: MachineError.self) { try SavedMachine(path: path).check() }
+    #expect(error?.message.contains("damaged") == true)
     #expect(throws: MachineError.self) {
       try VirtualMachine(restoring: folder.appendingPathComponent("none").path, console: BufferConsole())
     }

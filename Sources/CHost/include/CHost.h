@@ -48,6 +48,16 @@ int chost_event_descriptor(void);
 /// A TUN/TAP descriptor for `name` (TUNSETIFF with IFF_TAP | IFF_NO_PI); struct ifreq is a union of macros.
 int chost_open_tap(const char *name);
 
+/// CRC-32C (RFC 3720, appendix B.4) of `count` bytes, begun with the one of what stands before them (0: nothing). With the
+/// processor's own instruction where it has that.
+uint32_t chost_crc32c(uint32_t before, const void *bytes, size_t count);
+
+/// Lets two paths change places (RENAME_EXCHANGE, which needs _GNU_SOURCE). 0, or -1 with errno.
+int chost_exchange(const char *path, const char *other);
+
+/// Has the file `target` share the blocks of `source` (FICLONE), where the file system can. 0, or -1 with errno.
+int chost_share_blocks(int target, int source);
+
 /// Whether the processor has the instructions that generated code uses: BMI1, BMI2, LZCNT, POPCNT, FMA, PCLMULQDQ.
 /// 0 or 1.
 int chost_has_x86_64_v3(void);

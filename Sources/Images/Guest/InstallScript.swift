@@ -55,7 +55,7 @@ enum InstallScript {
     fi
 
     rm -f /usr/sbin/policy-rc.d
-    systemctl enable systemd-networkd.service systemd-resolved.service >/dev/null 2>&1 || true
+    systemctl enable systemd-networkd.service systemd-resolved.service yadori-agent.service >/dev/null 2>&1 || true
     # What a guest that is often started anew and seldom idle has no use for; "systemctl enable" brings it back.
     for unit in systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
       e2scrub_all.timer e2scrub_reap.service fstrim.timer systemd-pstore.service remote-fs.target getty@tty1.service; do

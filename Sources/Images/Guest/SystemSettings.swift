@@ -46,6 +46,8 @@ struct SystemSettings {
       IPv6AcceptRA=yes
 
       """)
+    try root.add(file: GuestAgent.path, mode: 0o755, GuestAgent.program)
+    try root.add(file: "etc/systemd/system/yadori-agent.service", GuestAgent.unit)
     try writeServices(to: root)
     try writeLogin(to: root)
     try writeBootHook(to: root)

@@ -12,8 +12,8 @@ extension Trace {
   /// Nothing until the block's end.
   static let untouched: Event = 0xFFFF
 
-  /// Registers in a row of `events`.
-  static let eventStride = 33
+  /// Registers in a row of `events`, and two places for what a back end keeps in registers beside them.
+  static let eventStride = 34
 
   /// The integer registers that an instruction reads, a bit each.
   static func integerSources(_ i: Instruction, _ effects: Effects) -> UInt32 {

@@ -1,17 +1,19 @@
 import RISCV
 
-/// Instructions that together do what one does which Debian's programs don't use, for they are made for processors without
-/// it: rotations and zero extensions. The trace gets that one in place of the last, and nothing in place of the others,
-/// where nobody can see what those leave in their registers.
+/// Instructions that together do what one could: constants and addresses in two parts, and rotations and zero extensions,
+/// for which Debian's programs don't use the instructions that there are, for they are made for processors without them. The
+/// trace gets that one in place of the last, and nothing in place of the others, where nobody can see what those leave in
+/// their registers.
 extension Trace {
   mutating func simplify() {
-    if count < 3 { return }
+    if count < 2 { return }
     var writers = InlineArray<32, Int>(repeating: -1)
     for index in 0..<count {
       let i = steps[index].instruction
       switch i.operation {
       case .or, .xor, .add, .addw: simplifyRotation(index, writers[Int(i.rs1)], writers[Int(i.rs2)])
       case .srli, .srai: simplifyExtension(index, writers[Int(i.rs1)])
+      case .addi, .addiw: simplifyConstant(index, writers[Int(i.rs1)])
       default: break
       }
       let target = steps[index].target
@@ -75,6 +77,28 @@ extension Trace {
     guard isUnseen(left.rd, after: index) else { return }
     skip(writer)
     steps[index].instruction = replacement(of: i, operation, left.rs1, immediate)
+  }
+
+  /// The upper part of a constant, or of an address, and then the lower one.
+  private mutating func simplifyConstant(_ index: Int, _ writer: Int) {
+    guard writer >= 0 else { return }
+    let i = steps[index].instruction
+    let upper = steps[writer].instruction
+    guard i.rd == i.rs1, i.rd != 0, upper.rd == i.rd, upper.operation == .lui || upper.operation == .auipc else {
+      return
+    }
+    for step in writer + 1..<index {
+      if isExit(steps[step], at: step) || steps[step].sources & 1 << UInt32(i.rd) != 0 { return }
+    }
+    var value = upper.immediate + i.immediate
+    switch (upper.operation, i.operation) {
+    case (.lui, .addi): if value != Int64(Int32(truncatingIfNeeded: value)) { return }
+    case (.lui, .addiw): value = Int64(Int32(truncatingIfNeeded: value))
+    case (.auipc, .addi): value += Int64(steps[writer].offset - steps[index].offset)
+    default: return
+    }
+    skip(writer)
+    steps[index].instruction = replacement(of: i, upper.operation, 0, value)
   }
 
   /// Whether the value that a register has before `index` is overwritten there, or later before anybody can see it.

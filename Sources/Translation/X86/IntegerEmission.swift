@@ -13,7 +13,8 @@ extension X86BackEnd {
     if isJump {
       if loop == nil {
         prepareSources(i)
-        restoreCanonical()
+        // What a return compares may be in a register still.
+        if !Self.isReturn(i) { restoreCanonical() }
       }
     } else {
       placeOperands(step)
@@ -31,6 +32,10 @@ extension X86BackEnd {
     let bit = UInt32(1) << UInt32(i.rd)
     if isResultUnextended || wasUnextended { unextended |= bit } else { unextended &= ~bit }
     if isWord || isResultUnextended { words |= bit } else { words &= ~bit }
+  }
+
+  private static func isReturn(_ i: Instruction) -> Bool {
+    i.operation == .jalr && i.rd == 0 && i.rs1 == 1 && i.immediate == 0
   }
 
   private mutating func emitOperation(_ step: Trace.Step) {
@@ -119,7 +124,7 @@ extension X86BackEnd {
     case .slli_uw:
       if i.rd == 0 { break }
       assembler.move(target(i.rd), read(i.rs1, .rax), .long)
-      assembler.shift(.left, target(i.rd), by: UInt8(i.immediate))
+      if i.immediate > 0 { assembler.shift(.left, target(i.rd), by: UInt8(i.immediate)) }
       finish(i.rd)
     case .andn:
       let right = read(i.rs2, .rcx)
@@ -336,13 +341,20 @@ extension X86BackEnd {
     let host = target(register)
     guard let short = Int32(exactly: offset) else {
       assembler.moveImmediate(.rax, UInt64(bitPattern: offset))
-      assembler.arithmetic(.add, .rax, StateLayout.pageBase)
+      assembler.arithmetic(.add, .rax, pageBase(.rcx))
       return write(register, .rax)
     }
-    assembler.load(host, StateLayout.pageBase)
-    if short != 0 { assembler.arithmetic(.add, host, immediate: short) }
+    assembler.loadAddress(host, HostAddress(pageBase(host), short))
     finish(register)
     known[Int(register)] = .fromPage(offset)
+  }
+
+  /// The host register that holds the address of the page that is executed, which is loaded into `scratch` where it has
+  /// made room for another.
+  mutating func pageBase(_ scratch: HostRegister) -> HostRegister {
+    if let host = located(RegisterMap.pageBase) { return host }
+    assembler.load(scratch, StateLayout.pageBase)
+    return scratch
   }
 
   // MARK: computation
@@ -746,7 +758,7 @@ extension X86BackEnd {
       if isInPage { emitEnd(toOffset: Int(target)) } else { emitFarJump(target, isCall: false) }
       return
     }
-    emitPushReturn()
+    emitPushReturn(.rax)
     if isInPage {
       let index = Int(target) >> 1
       let entry = translations.entryPoints[index]
@@ -766,9 +778,9 @@ extension X86BackEnd {
   private mutating func emitJumpAndLinkRegister(_ step: Trace.Step) {
     let i = step.instruction
     let next = step.offset + Int(i.length)
-    if i.rd == 0, i.rs1 == 1, i.immediate == 0 {
-      let link = PinnedRegisters.host(1)!
-      assembler.arithmetic(.compare, link, HostAddress(.rsp, 8))
+    if Self.isReturn(i) {
+      assembler.arithmetic(.compare, read(1, .rax), HostAddress(.rsp, 8))
+      restoreCanonical()
       assembler.jump(thunks.returnMiss, if: .notEqual)
       assembler.ret()
       return
@@ -777,7 +789,7 @@ extension X86BackEnd {
       let target = (offset + i.immediate) & ~1
       setFromPage(i.rd, Int64(next))
       if i.rd == 1 {
-        emitPushReturn()
+        emitPushReturn(.rax)
         emitFarJump(target, isCall: true)
         emitLanding(next)
       } else {
@@ -790,18 +802,16 @@ extension X86BackEnd {
       assembler.loadAddress(.rax, HostAddress(source, Int32(i.immediate)))
     }
     if i.rd == 1 {
-      let link = PinnedRegisters.host(1)!
-      assembler.load(link, StateLayout.pageBase)
-      assembler.arithmetic(.add, link, immediate: Int32(next))
-      emitPushReturn()
+      assembler.loadAddress(.rcx, HostAddress(PinnedRegisters.pageBase, Int32(next)))
+      assembler.store(StateLayout.integer(1), .rcx)
+      emitPushReturn(.rcx)
       assembler.fill(Self.emitIndirectJump(&assembler, isCall: true), thunks.exitAbsolute)
       emitLanding(next)
     } else {
       if i.rd != 0 {
         // rax is taken.
         let link = located(i.rd) ?? .rcx
-        assembler.load(link, StateLayout.pageBase)
-        assembler.arithmetic(.add, link, immediate: Int32(next))
+        assembler.loadAddress(link, HostAddress(PinnedRegisters.pageBase, Int32(next)))
         if link == .rcx { assembler.store(StateLayout.integer(i.rd), link) }
       }
       assembler.fill(Self.emitIndirectJump(&assembler, isCall: false), thunks.exitAbsolute)

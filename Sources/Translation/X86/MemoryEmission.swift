@@ -96,8 +96,7 @@ extension X86BackEnd {
     }
     switch known[Int(i.rs1)] {
     case .fromPage(let offset) where Int32(exactly: offset + i.immediate) != nil:
-      assembler.load(.rax, StateLayout.pageBase)
-      assembler.arithmetic(.add, .rax, immediate: Int32(offset + i.immediate))
+      assembler.loadAddress(.rax, HostAddress(pageBase(.rax), Int32(offset + i.immediate)))
     default:
       readInto(.rax, i.rs1)
       if i.immediate != 0 { assembler.arithmetic(.add, .rax, immediate: Int32(i.immediate)) }

@@ -25,8 +25,9 @@ extension X86BackEnd {
 
   /// The registers of a loop of one block: those that it uses most.
   mutating func loopRegisters() -> RegisterMap {
-    var uses = InlineArray<33, Int>(repeating: 0)
+    var uses = InlineArray<34, Int>(repeating: 0)
     for index in 0..<trace.count {
+      if trace.steps[index].instruction.operation == .auipc { uses[Int(RegisterMap.pageBase)] += 1 }
       var sources = trace.steps[index].sources
       while sources != 0 {
         uses[sources.trailingZeroBitCount] += 1

@@ -3,8 +3,8 @@
 struct RegisterMap {
   /// By number of the host register: the guest register it holds, or `none`.
   private(set) var guests = InlineArray<16, UInt8>(repeating: Self.none)
-  /// By guest register (`remaining` included): the number of the host register that holds it, or `none`.
-  private(set) var hosts = InlineArray<33, UInt8>(repeating: Self.none)
+  /// By guest register (`remaining` and `pageBase` included): the number of the host register that holds it, or `none`.
+  private(set) var hosts = InlineArray<34, UInt8>(repeating: Self.none)
   /// Guest registers whose place in memory isn't up to date, a bit each.
   var dirty: UInt64 = 0
 
@@ -15,10 +15,13 @@ struct RegisterMap {
   /// Stands for the count of instructions that are left, which can make room as a guest register can.
   static let remaining: UInt8 = 32
 
-  /// The host registers that guest registers may live in: those of `PinnedRegisters.all`, that of the count, and rdx,
-  /// which is an access group's where a block has one.
+  /// The same for the address of the page that is executed. It is never dirty.
+  static let pageBase: UInt8 = 33
+
+  /// The host registers that guest registers may live in: those of `PinnedRegisters.all`, those of the page's address and
+  /// of the count, and rdx, which is an access group's where a block has one.
   static var places: InlineArray<12, UInt8> {
-    @inline(__always) get { [12, 3, 6, 13, 7, 8, 9, 10, 11, 14, 15, 2] }
+    @inline(__always) get { [15, 3, 6, 13, 7, 8, 9, 10, 11, 14, 12, 2] }
   }
 
   /// Every pinned register in its place, and changed.
@@ -26,7 +29,8 @@ struct RegisterMap {
     var map = RegisterMap()
     for (guest, host) in PinnedRegisters.all { map.put(guest, into: host.number) }
     map.put(remaining, into: PinnedRegisters.remaining.number)
-    map.dirty = ~0
+    map.put(pageBase, into: PinnedRegisters.pageBase.number)
+    map.dirty = ~(1 << UInt64(pageBase))
     map.isCanonical = true
     return map
   }()
@@ -34,7 +38,11 @@ struct RegisterMap {
   /// Where `guest` lives at a block's borders.
   @inline(__always)
   static func home(_ guest: UInt8) -> UInt8 {
-    guest == remaining ? PinnedRegisters.remaining.number : PinnedRegisters.host(guest)?.number ?? none
+    switch guest {
+    case remaining: PinnedRegisters.remaining.number
+    case pageBase: PinnedRegisters.pageBase.number
+    default: PinnedRegisters.host(guest)?.number ?? none
+    }
   }
 
   @inline(__always)
@@ -71,7 +79,11 @@ struct RegisterMap {
 
 extension Assembler {
   private func place(_ guest: UInt8) -> HostAddress {
-    guest == RegisterMap.remaining ? StateLayout.remaining : StateLayout.integer(guest)
+    switch guest {
+    case RegisterMap.remaining: StateLayout.remaining
+    case RegisterMap.pageBase: StateLayout.pageBase
+    default: StateLayout.integer(guest)
+    }
   }
 
   mutating func spill(_ guest: UInt8, from host: UInt8) { store(place(guest), HostRegister(host)) }

@@ -69,18 +69,19 @@ enum StateLayout {
 }
 
 /// The guest registers that live in host registers throughout generated code: those that Debian's programs use most.
-/// rax, rcx and rdx are scratch, rbp holds the state, rsp the guest's return addresses, r15 the instructions left.
+/// rax, rcx and rdx are scratch, rbp holds the state, rsp the guest's return addresses, r12 the instructions left, r15 the
+/// address of the page that is executed, which the state has, too.
 enum PinnedRegisters {
   static let all: [(guest: UInt8, host: HostRegister)] = [
-    (1, .r12), (2, .rbx), (8, .rsi), (9, .r13), (10, .rdi), (11, .r8), (12, .r9), (13, .r10), (14, .r11), (15, .r14),
+    (2, .rbx), (8, .rsi), (9, .r13), (10, .rdi), (11, .r8), (12, .r9), (13, .r10), (14, .r11), (15, .r14),
   ]
-  static let remaining = HostRegister.r15
+  static let remaining = HostRegister.r12
+  static let pageBase = HostRegister.r15
 
   /// By guest register; nil: it lives in memory.
   @inline(__always)
   static func host(_ guest: UInt8) -> HostRegister? {
     switch guest {
-    case 1: .r12
     case 2: .rbx
     case 8: .rsi
     case 9: .r13

@@ -59,6 +59,7 @@ struct Thunks {
 
   private func loadPinned(_ a: inout Assembler) {
     a.load(PinnedRegisters.remaining, StateLayout.remaining)
+    a.load(PinnedRegisters.pageBase, StateLayout.pageBase)
     for (guest, host) in PinnedRegisters.all { a.load(host, StateLayout.integer(guest)) }
   }
 
@@ -136,7 +137,7 @@ struct Thunks {
     a.ret()
     func offsetExit(_ reason: ExitReason) -> Assembler.Label {
       let label = a.here
-      a.arithmetic(.add, .rax, StateLayout.pageBase)
+      a.arithmetic(.add, .rax, PinnedRegisters.pageBase)
       a.store(StateLayout.pc, .rax)
       a.moveImmediate(.rax, UInt64(reason.rawValue))
       a.jump(exit)
@@ -160,7 +161,7 @@ struct Thunks {
   private mutating func emitReturnMiss(_ a: inout Assembler) {
     returnMiss = a.here
     a.load(.rsp, StateLayout.returnStackBase)
-    a.move(.rax, PinnedRegisters.host(1)!)
+    a.load(.rax, StateLayout.integer(1))
     let missing = X86BackEnd.emitIndirectJump(&a, isCall: false)
     a.fill(missing, exitAbsolute)
   }

@@ -332,8 +332,7 @@ struct X86BackEnd: BackEnd, ~Copyable {
   /// Compares the begin of the next page with the half of an instruction that was found there. What is behind the page
   /// may be another one for each process.
   private mutating func emitCheck(nextHalf: UInt16) {
-    assembler.load(.rdx, StateLayout.pageBase)
-    assembler.arithmetic(.add, .rdx, immediate: 4096)
+    assembler.loadAddress(.rdx, HostAddress(pageBase(.rdx), 4096))
     let missing = Self.emitFetchEntry(&assembler)
     assembler.load(.rcx, HostAddress(.rcx, StateLayout.fetchPage))
     assembler.load(.rcx, HostAddress(.rcx, StateLayout.pageSource))
@@ -357,6 +356,7 @@ struct X86BackEnd: BackEnd, ~Copyable {
   private static func emitPageLookup(_ a: inout Assembler) -> Assembler.Patch {
     let missing = emitFetchEntry(&a)
     a.store(StateLayout.pageBase, .rdx)
+    a.move(PinnedRegisters.pageBase, .rdx)
     a.load(.rcx, HostAddress(.rcx, StateLayout.fetchEntryPoints))
     return missing
   }
@@ -376,13 +376,12 @@ struct X86BackEnd: BackEnd, ~Copyable {
   /// Jumps to a place outside this page, `offset` bytes from its base.
   mutating func emitFarJump(_ offset: Int64, isCall: Bool) {
     let inPage = Int32(offset & 0xFFF)
-    assembler.load(.rdx, StateLayout.pageBase)
     let distance = offset & ~0xFFF
     if let short = Int32(exactly: distance) {
-      assembler.arithmetic(.add, .rdx, immediate: short)
+      assembler.loadAddress(.rdx, HostAddress(PinnedRegisters.pageBase, short))
     } else {
-      assembler.moveImmediate(.rax, UInt64(bitPattern: distance))
-      assembler.arithmetic(.add, .rdx, .rax)
+      assembler.moveImmediate(.rdx, UInt64(bitPattern: distance))
+      assembler.arithmetic(.add, .rdx, PinnedRegisters.pageBase)
     }
     let missing = Self.emitPageLookup(&assembler)
     postpone(.farMiss(missing, inPage))
@@ -391,21 +390,22 @@ struct X86BackEnd: BackEnd, ~Copyable {
     if isCall { assembler.call(.rcx) } else { assembler.jump(.rcx) }
   }
 
-  /// Puts the guest's return address (in ra by now) onto the host's stack.
-  mutating func emitPushReturn() {
+  /// Puts the guest's return address onto the host's stack.
+  mutating func emitPushReturn(_ address: HostRegister) {
     assembler.arithmetic(.compare, .rsp, StateLayout.returnStackLimit)
     let full = assembler.jump(if: .below)
     postpone(.returnStackFull(full, assembler.here))
-    assembler.push(PinnedRegisters.host(1)!)
+    assembler.push(address)
   }
 
   /// Where a call comes back to: the guest's return address is on top.
   mutating func emitLanding(_ offset: Int) {
-    assembler.pop(.rax)
-    assembler.arithmetic(.and, .rax, immediate: -4096)
+    let base = PinnedRegisters.pageBase
+    assembler.pop(base)
+    assembler.arithmetic(.and, base, immediate: -4096)
     // Behind a call at the page's end it is the next page's.
-    if offset >= 4096 { assembler.arithmetic(.sub, .rax, immediate: 4096) }
-    assembler.store(StateLayout.pageBase, .rax)
+    if offset >= 4096 { assembler.arithmetic(.sub, base, immediate: 4096) }
+    assembler.store(StateLayout.pageBase, base)
     if offset < 4096 { emitEnd(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
   }
 

@@ -1,0 +1,62 @@
+import Foundation
+import HostSystem
+import Images
+import Supervisor
+import Yadori
+
+/// An image's system that is up, kept as a saved machine: machines for single commands go on from there.
+struct WarmMachine {
+  private let registry: MachineRegistry
+  private let image: ImageStore.Image
+  private let configuration: VirtualMachineConfiguration
+  private let path: String
+
+  /// - Parameter configuration: what such machines are made of, without a disk.
+  init(_ registry: MachineRegistry, image: ImageStore.Image, _ configuration: VirtualMachineConfiguration) {
+    self.registry = registry
+    self.image = image
+    self.configuration = configuration
+    // Its name says what it depends on: another image of the same name, or other options, have another one.
+    let parts: [String] = [
+      image.manifest.created, image.manifest.disk?.file.sha256 ?? "", "\(configuration.hartCount)",
+      "\(configuration.memorySize)", "\(configuration.transport)", "\(configuration.virtualAddressBits)",
+      configuration.boot.commandLine ?? "", configuration.network == nil ? "" : "network",
+    ]
+    var checksum = Checksum(.sha256)
+    Array(parts.joined(separator: "\n").utf8).withUnsafeBytes { checksum.update($0) }
+    path = image.folder.appendingPathComponent("warm-\(checksum.finish().prefix(16))").path
+  }
+
+  /// The one that is kept; nil: there is none, or it is in another version's format.
+  func find() -> SavedMachine? { try? SavedMachine(path: path) }
+
+  /// Brings the system up, and keeps it.
+  func make() throws -> SavedMachine {
+    report("bringing the image '\(image.manifest.name)' up for the first command; later ones start from there")
+    var record = MachineRecord(
+      identifier: MachineRecord.newIdentifier(), name: "warm-\(MachineRecord.newIdentifier())",
+      image: image.manifest.name, configuration: configuration, isTemporary: true)
+    let folder = registry.folder(of: record)
+    do {
+      record.configuration.network = configuration.network.map { .init(.user(forwards: []), address: $0.address) }
+      try record.configuration.use(
+        image: image.manifest.name, in: folder, diskSize: nil, append: nil, mirror: nil)
+      record.configuration.boot.commandLine = configuration.boot.commandLine
+      record.configuration.transport = configuration.transport
+      try registry.add(record)
+    } catch {
+      try? FileManager.default.removeItem(at: folder.url)
+      throw error
+    }
+    try MachineStarting.startNew(registry, record)
+    let client = ControlClient(registry, record)
+    defer { try? client.kill() }
+    // "degraded" is an answer, too: the system is up.
+    let up = try GuestCommand(
+      registry, record, .init(["systemctl", "is-system-running", "--wait"]), patience: 300)
+    up.endInput()
+    _ = try up.wait { _ in }
+    try client.save(to: path)
+    return try SavedMachine(path: path)
+  }
+}
