@@ -83,7 +83,7 @@ let package = Package(
     tests("Board", ["Translation", "Hart", "RISCV", "Bus", "HostSystem", "Virtio", "Console"]),
     tests("Images", ["HostSystem", "Storage", "HTTPTestServer"]),
     tests("Yadori", ["Console"]),
-    tests("Supervisor", ["Yadori", "HostSystem"]),
+    tests("Supervisor", ["Yadori", "Images", "HostSystem"]),
     tests("Commands", ["HostSystem", "Images", "Storage", "HTTPTestServer", "yadori"]),
     // Answers downloads on the loopback address; the tests of Images and Commands start it.
     .target(name: "HTTPTestServer", path: "Tests/HTTPTestServer", swiftSettings: rules),

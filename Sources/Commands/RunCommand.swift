@@ -36,6 +36,8 @@ struct RunCommand: ParsableCommand {
   @Option(name: [.short, .long], help: "RAM: 512M, 2G ...")
   var memory: ByteCount?
 
+  @OptionGroup var share: ShareOptions
+
   @Option(
     name: [.customShort("p"), .customLong("publish")],
     help: "Forward a port of this host to the guest: [ADDRESS:]PORT:GUESTPORT[/udp]. May be repeated.")
@@ -347,6 +349,9 @@ struct RunCommand: ParsableCommand {
       .init(path: $0.path, format: $0.format, isReadOnly: $0.isReadOnly, serial: $0.serial)
     }
     if let memory { configuration.memorySize = memory.bytes }
+    configuration.processorLimit = before?.processorLimit
+    configuration.processorWeight = before?.processorWeight
+    share.apply(to: &configuration)
     // Whoever starts a machine with firmware in the background wants to stop it. Others keep the devices that they had.
     if detach, configuration.boot.firmware != .none { configuration.hasPowerButton = true }
     switch network {

@@ -3,6 +3,7 @@ import Foundation
 import HostSystem
 import Images
 import Supervisor
+import Synchronization
 import Yadori
 
 struct SaveCommand: ParsableCommand {
@@ -69,6 +70,7 @@ struct CloneCommand: ParsableCommand {
     try ControlClient(registry, record).save(to: place)
     defer { try? SavedMachines.discard(place) }
     let saved = try SavedMachine(path: place)
+    var clones: [MachineRecord] = []
     for name in wanted {
       let clone = try SavedMachines.prepare(registry, saved, named: name, image: record.image) { configuration in
         // Two can't listen on the same port of the host.
@@ -77,9 +79,21 @@ struct CloneCommand: ParsableCommand {
         }
       }
       try MachineStarting.startNew(registry, clone)
-      if !sameIdentity, record.image != nil { try GuestIdentity.renew(registry, clone) }
-      print(name)
+      clones.append(clone)
     }
+    // Guests without an image have no agent that could change them.
+    if !sameIdentity, record.image != nil {
+      let failure = Mutex<(any Error)?>(nil)
+      DispatchQueue.concurrentPerform(iterations: clones.count) { [clones] number in
+        do {
+          try GuestIdentity.renew(registry, clones[number])
+        } catch {
+          failure.withLock { $0 = $0 ?? error }
+        }
+      }
+      if let error = failure.withLock({ $0 }) { throw error }
+    }
+    for name in wanted { print(name) }
   }
 
   /// "web-1..50": a name that ends with a range of numbers.

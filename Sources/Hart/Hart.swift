@@ -452,6 +452,17 @@ public final class Hart: @unchecked Sendable {
     HostThread.sleep(on: wakeWord, while: seen, nanoseconds: wait)
   }
 
+  /// Stands still for so long at most, until somebody asks something of the hart. On its own thread, after a stretch.
+  /// False: it was asked, or is about to be.
+  package func rest(nanoseconds: UInt64) -> Bool {
+    isExecuting.store(false, ordering: .sequentiallyConsistent)
+    defer { isExecuting.store(true, ordering: .sequentiallyConsistent) }
+    let seen = HostThread.load(wakeWord)
+    if attention.load(ordering: .sequentiallyConsistent) != 0 { return false }
+    HostThread.sleep(on: wakeWord, while: seen, nanoseconds: nanoseconds)
+    return attention.load(ordering: .sequentiallyConsistent) == 0
+  }
+
   private func wake() { HostThread.wake(wakeWord, isAsleep: !isExecuting.load(ordering: .sequentiallyConsistent)) }
 
   private func ask(_ bit: UInt32) {

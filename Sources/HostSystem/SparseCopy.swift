@@ -40,7 +40,7 @@ public enum SparseCopy {
       // From the first block that isn't zero to the next one that is.
       var run: Int?
       var hasContent = false
-      for offset in stride(from: 0, through: chunk.count, by: blockSize) {
+      for offset in stride(from: 0, to: chunk.count + blockSize, by: blockSize) {
         let end = min(offset + blockSize, chunk.count)
         let isContent = offset < chunk.count && !isZero(UnsafeRawBufferPointer(rebasing: chunk[offset..<end]))
         if isContent {

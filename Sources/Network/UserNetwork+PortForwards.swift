@@ -2,6 +2,12 @@ import CSlirp
 import Glibc
 
 extension UserNetwork {
+  /// Begins to listen for one more. On the event loop's thread, after `start`. Throws `NetworkError`.
+  public func add(_ forward: PortForward) throws {
+    guard let slirp else { throw NetworkError(.unavailable, "the network has been stopped") }
+    try add(forward, to: slirp)
+  }
+
   /// Begins to listen for `forward`. Throws `NetworkError`.
   func add(_ forward: PortForward, to slirp: OpaquePointer) throws {
     // The library lets UDP sockets share a port (SO_REUSEADDR), and two machines would steal each other's datagrams.

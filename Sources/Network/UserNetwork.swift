@@ -11,7 +11,7 @@ public final class UserNetwork: NetworkBackend {
 
   public let configuration: UserNetworkConfiguration
   private var loop: EventLoop?
-  private var slirp: OpaquePointer?
+  private(set) var slirp: OpaquePointer?
   private var hook: EventLoop.Token?
   private var receive: ((UnsafeRawBufferPointer) -> Bool)?
   /// Frames for the guest while it has no room.

@@ -83,6 +83,18 @@ public struct ControlClient: Sendable {
     close(descriptor)
   }
 
+  /// Changes its share of the host's processors: how many it may use at most (0: no limit), and its weight against others.
+  public func set(processors: Double?, weight: Int?) throws {
+    let (_, descriptor) = try ask(ControlRequest(verb: .set, processors: processors, weight: weight))
+    close(descriptor)
+  }
+
+  /// Forwards a port of the host to it from now on.
+  public func publish(_ forward: String) throws {
+    let (_, descriptor) = try ask(ControlRequest(verb: .publish, forward: forward))
+    close(descriptor)
+  }
+
   /// Asks the guest's system to switch itself off.
   public func pressPowerButton() throws { _ = try command(.powerButton) }
 

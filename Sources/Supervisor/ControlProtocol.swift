@@ -4,7 +4,7 @@ import HostSystem
 /// What is said on a machine's control socket: a line of JSON each way, then the connection ends, or becomes the console.
 struct ControlRequest: Codable {
   enum Verb: String, Codable {
-    case status, pause, resume, powerButton, kill, console, resize, wait, save
+    case status, pause, resume, powerButton, kill, console, resize, wait, save, set, publish
   }
 
   var verb: Verb
@@ -13,6 +13,11 @@ struct ControlRequest: Codable {
   var rows: Int?
   /// Of `save`: the folder to be made.
   var path: String?
+  /// Of `set`: processors at most, 0 for no limit, and the weight; nil: as it is.
+  var processors: Double?
+  var weight: Int?
+  /// Of `publish`: "2222:22".
+  var forward: String?
 }
 
 /// What a running machine says of itself.
@@ -29,8 +34,9 @@ public struct MachineStatus: Codable, Sendable {
   public var instructions: UInt64
   /// Seconds of the host's processors that the process has used.
   public var processorSeconds: Double
-  /// Bytes of the host's memory that the process has in use.
+  /// Bytes of the host's memory that the process has in use, and how many of them it shares with no other process.
   public var residentBytes: UInt64
+  public var privateBytes: UInt64?
 }
 
 struct ControlReply: Codable {

@@ -16,6 +16,9 @@ final class ControlServer: Sendable {
     var kill: @Sendable () -> Void
     /// Why it can't be saved there; nil: it was.
     var save: @Sendable (String) -> String?
+    /// Processors (nil: no limit) and a weight, each where it is to be changed. Why not; nil: done.
+    var set: @Sendable (_ processors: Double??, _ weight: Int?) -> String?
+    var publish: @Sendable (String) -> String?
     /// Takes the descriptor; nil: the console is somebody's terminal.
     var attachConsole: (@Sendable (Int32) -> Void)?
     var resizeConsole: @Sendable (Int, Int) -> Void
@@ -70,6 +73,8 @@ final class ControlServer: Sendable {
     case .resume: handlers.resume()
     case .powerButton: reply.refusal = handlers.pressPowerButton()
     case .kill: handlers.kill()
+    case .set: reply.refusal = handlers.set(request.processors.map { $0 == 0 ? nil : $0 }, request.weight)
+    case .publish: reply.refusal = request.forward.map(handlers.publish) ?? "say which port"
     case .save: reply.refusal = request.path.map(handlers.save) ?? "say where"
     case .resize:
       if let columns = request.columns, let rows = request.rows, (1...65535).contains(columns),

@@ -134,15 +134,28 @@ public final class MachineProcess: @unchecked Sendable {
       kill: { machine.stop() },
       save: { path in
         machine.wait(while: [.ready])
-        do {
-          try machine.save(to: path)
-          return nil
-        } catch {
-          return "\(error)"
-        }
+        return Self.reason { try machine.save(to: path) }
+      },
+      set: { processors, weight in
+        if let processors { machine.setProcessorLimit(processors) }
+        return Self.reason { if let weight { try machine.setProcessorWeight(weight) } }
+      },
+      publish: { forward in
+        machine.wait(while: [.ready])
+        return Self.reason { try machine.publish(forward) }
       },
       attachConsole: attach,
       resizeConsole: { columns, rows in recorder?.resize(columns: columns, rows: rows) })
+  }
+
+  /// Why something can't be done; nil: it was.
+  private static func reason(_ body: () throws -> Void) -> String? {
+    do {
+      try body()
+      return nil
+    } catch {
+      return "\(error)"
+    }
   }
 
   private static func status(of machine: VirtualMachine, _ started: Date) -> MachineStatus {
@@ -151,10 +164,16 @@ public final class MachineProcess: @unchecked Sendable {
     func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
     // Size and resident set in pages, proc(5).
     let statm = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
+    // What is mapped of a saved machine, or is the program itself, is others', too; see proc(5).
+    let rollup = (try? String(contentsOfFile: "/proc/self/smaps_rollup", encoding: .utf8)) ?? ""
+    let ownKilobytes = rollup.split(separator: "\n").filter { $0.hasPrefix("Private_") }.compactMap { line in
+      line.split(separator: " ").dropFirst().first.flatMap { UInt64($0) }
+    }
     let pages = statm.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0
     return MachineStatus(
       state: machine.state == .paused ? .paused : .running, process: getpid(), started: started,
       instructions: machine.retiredInstructions, processorSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
-      residentBytes: pages * UInt64(sysconf(Int32(_SC_PAGESIZE))))
+      residentBytes: pages * UInt64(sysconf(Int32(_SC_PAGESIZE))),
+      privateBytes: ownKilobytes.isEmpty ? nil : ownKilobytes.reduce(0, +) << 10)
   }
 }

@@ -13,6 +13,8 @@ struct BoardAssembly {
   let disks: [any BlockStorage]
   /// Nil: the machine has none.
   let powerButton: VirtioInput?
+  /// Nil: it isn't on one.
+  let userNetwork: UserNetwork?
   /// Stops what the virtio devices are connected to, which the board leaves to its owner. Before the board stops.
   let stopBackends: () -> Void
 
@@ -47,6 +49,7 @@ struct BoardAssembly {
       let consoleEnd = shared.makeEnd()
       devices.append(VirtioConsole(ports: [.init(backend: consoleEnd, isConsole: true)]))
       let socket = configuration.guestSocket.map { VirtioSocket(path: $0) }
+      userNetwork = network as? UserNetwork
       stopBackends = { [network] in
         network?.stop()
         socket?.stop()
@@ -77,6 +80,12 @@ struct BoardAssembly {
     if let limit = HostResources.memoryLimit, size > limit {
       throw MachineError(
         .usage, "-m: \(size >> 20)M of RAM, but this host has \(limit >> 20)M; give less")
+    }
+    if let limit = configuration.processorLimit, !(0.01...1024).contains(limit) {
+      throw MachineError(.usage, "--cpus: \(limit) processors; give 0.01 to 1024")
+    }
+    if let weight = configuration.processorWeight, !(1...10_000).contains(weight) {
+      throw MachineError(.usage, "--weight: \(weight); give 1 to 10000, of which 100 is usual")
     }
     guard (1...64).contains(configuration.hartCount) else {
       throw MachineError(.usage, "-c: \(configuration.hartCount) harts; give 1 to 64")

@@ -3,6 +3,7 @@ import Bus
 import Console
 import Foundation
 import Hart
+import Network
 import Storage
 import Translation
 import Virtio
@@ -73,6 +74,8 @@ public final class VirtualMachine: @unchecked Sendable {
   private var events: [Event] = []
   private var currentState = State.ready
   private let powerButton: VirtioInput?
+  private let share: ProcessorShare
+  private let network: UserNetwork?
 
   /// Builds a machine that will boot. Throws `MachineError`, or the error of the room that refuses (each is one line
   /// that says what to do).
@@ -87,6 +90,9 @@ public final class VirtualMachine: @unchecked Sendable {
     board = assembly.board
     disks = assembly.disks
     powerButton = assembly.powerButton
+    network = assembly.userNetwork
+    share = ProcessorShare(limit: configuration.processorLimit)
+    for hart in board.harts { share.apply(to: hart) }
     stopBackends = assembly.stopBackends
     board.onPowerEvent = { [weak self] event in self?.post(.power(event)) }
   }
@@ -157,6 +163,7 @@ public final class VirtualMachine: @unchecked Sendable {
       stopBackends()
       board.stop()
     }
+    if let weight = configuration.processorWeight, weight != 100 { try ProcessorShare.setWeight(weight) }
     isReady()
     let threads = HartThreads(
       board.harts, limit: savePoint?.instructions, samplers: profiler?.samplers ?? []
@@ -327,6 +334,23 @@ public final class VirtualMachine: @unchecked Sendable {
 
   /// Pauses a running machine, resumes a paused one. Any thread.
   public func togglePause() { post(.togglePause) }
+
+  /// Changes how many of the host's processors it may use; nil: all that others leave. Any thread.
+  public func setProcessorLimit(_ processors: Double?) { share.setLimit(processors) }
+
+  /// Changes its weight against other machines (100 is usual). Throws `MachineError` where the host doesn't let it. Any
+  /// thread.
+  public func setProcessorWeight(_ weight: Int) throws { try ProcessorShare.setWeight(weight) }
+
+  /// Forwards a port of the host to the guest from now on, as "2222:22". Throws `NetworkError`, and `MachineError` where
+  /// the machine isn't on the user network. Any thread, while it runs.
+  public func publish(_ forward: String) throws {
+    let forward = try PortForward(parsing: forward)
+    guard let network else {
+      throw MachineError(.unavailable, "it isn't on a user network, which is what has ports to forward")
+    }
+    try board.loop.performAndWait { Result { try network.add(forward) } }.get()
+  }
 
   /// Sends a break on the serial line. Any thread.
   public func sendBreak() {

@@ -21,6 +21,10 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   public var hasPowerButton: Bool?
   /// The Unix socket that leads to the guest's sockets (virtio-vsock), see `VirtioSocket`; nil: none.
   public var guestSocket: String?
+  /// How many of the host's processors the machine may use together, hundredths count (0.25); nil: all that others leave.
+  public var processorLimit: Double?
+  /// Its weight against other machines where processors are scarce, 1...10000; nil: 100.
+  public var processorWeight: Int?
 
   /// How a machine begins. Paths of files on the host.
   public struct Boot: Codable, Hashable, Sendable {

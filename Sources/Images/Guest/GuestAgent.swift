@@ -31,7 +31,7 @@ public enum GuestAgent {
 
     """
 
-  static let program = #"""
+  package static let program = #"""
     #!/usr/bin/perl
     # Runs commands for the host of this machine (yadori exec, shell, copy).
     use strict;
@@ -83,6 +83,8 @@ public enum GuestAgent {
 
     sub serve {
       my ($socket) = @_;
+      # Whoever started this may have blocked some.
+      sigprocmask(SIG_SETMASK, POSIX::SigSet->new);
       my ($buffer, $letter, $request) = ('');
       while (!(($letter, $request) = take(\$buffer))) {
         my $count = sysread($socket, $buffer, 65536, length $buffer);

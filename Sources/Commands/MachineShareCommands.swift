@@ -1,0 +1,186 @@
+import ArgumentParser
+import Foundation
+import HostSystem
+import Network
+import Supervisor
+import Yadori
+
+/// A number of processors, or "max" for no limit (0).
+struct ProcessorCount: ExpressibleByArgument {
+  let processors: Double
+
+  init?(argument: String) {
+    if argument == "max" {
+      processors = 0
+    } else {
+      guard let number = Double(argument), (0.01...1024).contains(number) else { return nil }
+      processors = number
+    }
+  }
+
+  /// As configurations have it.
+  var limit: Double? { processors == 0 ? nil : processors }
+}
+
+/// What a machine gets of the host's processors.
+struct ShareOptions: ParsableArguments {
+  @Option(help: "How many of the host's processors it may use: 0.25, 2, or max for all that others leave.")
+  var cpus: ProcessorCount?
+
+  @Option(help: "Its weight against other machines where processors are scarce, 1 to 10000 (100).")
+  var weight: Int?
+
+  func apply(to configuration: inout VirtualMachineConfiguration) {
+    if let cpus { configuration.processorLimit = cpus.limit }
+    if let weight { configuration.processorWeight = weight }
+  }
+}
+
+struct SetCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "set", abstract: "Changes a machine: its share of the processors at once, the rest at its next start.")
+
+  @OptionGroup var machine: MachineName
+  @OptionGroup var share: ShareOptions
+
+  @Option(name: [.customShort("c"), .customLong("harts")], help: "Number of harts, from its next start on.")
+  var harts: Int?
+
+  @Option(name: [.short, .long], help: "RAM, from its next start on: 512M, 2G ...")
+  var memory: ByteCount?
+
+  func run() throws {
+    guard share.cpus != nil || share.weight != nil || harts != nil || memory != nil else {
+      throw CommandFailure(.usage, "say what to change: --cpus, --weight, --harts or --memory")
+    }
+    if let weight = share.weight, !(1...10_000).contains(weight) {
+      throw CommandFailure(.usage, "--weight: \(weight); give 1 to 10000, of which 100 is usual")
+    }
+    if let harts, !(1...64).contains(harts) {
+      throw CommandFailure(.usage, "--harts: \(harts) harts; give 1 to 64")
+    }
+    let (registry, record) = try machine.find()
+    let isRunning = registry.folder(of: record).isInUse
+    if isRunning, share.cpus != nil || share.weight != nil {
+      try ControlClient(registry, record).set(processors: share.cpus?.processors, weight: share.weight)
+    }
+    try registry.update(record.identifier) { record in
+      share.apply(to: &record.configuration)
+      if let harts { record.configuration.hartCount = harts }
+      if let memory { record.configuration.memorySize = memory.bytes }
+    }
+    if isRunning, harts != nil || memory != nil {
+      report("the machine '\(record.name)' gets its new harts and RAM when it is started again")
+    }
+  }
+}
+
+struct PublishCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "publish", abstract: "Forwards ports of this host to a machine, which may be running.")
+
+  @OptionGroup var machine: MachineName
+
+  @Argument(help: "[ADDRESS:]PORT:GUESTPORT[/udp], as in 2222:22.")
+  var forwards: [String]
+
+  func run() throws {
+    for forward in forwards { _ = try PortForward(parsing: forward) }
+    let (registry, record) = try machine.find()
+    guard case .user? = record.configuration.network?.attachment else {
+      throw CommandFailure(.unavailable, "the machine '\(record.name)' isn't on a user network, which has the forwards")
+    }
+    for forward in forwards {
+      if registry.folder(of: record).isInUse { try ControlClient(registry, record).publish(forward) }
+      try registry.update(record.identifier) { record in
+        guard case .user(let before)? = record.configuration.network?.attachment, !before.contains(forward) else {
+          return
+        }
+        record.configuration.network?.attachment = .user(forwards: before + [forward])
+      }
+    }
+  }
+}
+
+struct StatsCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "stats", abstract: "Shows what running machines use of this host.")
+
+  @Argument(help: ArgumentHelp("The machines (all that run).", valueName: "machine"))
+  var names: [String] = []
+
+  @Flag(name: [.customShort("w"), .customLong("watch")], help: "Go on showing it, until Ctrl-C.")
+  var watch = false
+
+  @Flag(help: "Write JSON: a list for each look.")
+  var json = false
+
+  @Option(help: "Seconds that processors are watched for.")
+  var interval = 1.0
+
+  /// What one machine uses.
+  private struct Usage: Codable {
+    var name: String
+    var state: MachineStatus.State
+    /// Of the host's processors, as many as were used on average; and the most that it may.
+    var processors: Double
+    var processorLimit: Double?
+    var instructionsPerSecond: Double
+    var residentBytes: UInt64
+    var privateBytes: UInt64?
+    var seconds: Double
+  }
+
+  func run() throws {
+    BrokenPipes.becomeErrors()
+    guard (0.05...3600).contains(interval) else {
+      throw CommandFailure(.usage, "--interval: \(interval) seconds; give 0.05 to 3600")
+    }
+    let registry = try MachineStarting.registry()
+    for name in names { _ = try registry.find(name) }
+    var before = try look(registry)
+    repeat {
+      let time = MonotonicClock.nanoseconds()
+      usleep(UInt32(interval * 1e6))
+      let now = try look(registry)
+      let seconds = Double(MonotonicClock.nanoseconds() - time) / 1e9
+      try show(
+        now.compactMap { record, status in
+          guard let earlier = before.first(where: { $0.0.identifier == record.identifier })?.1 else { return nil }
+          return Usage(
+            name: record.name, state: status.state,
+            processors: (status.processorSeconds - earlier.processorSeconds) / seconds,
+            processorLimit: record.configuration.processorLimit,
+            instructionsPerSecond: Double(status.instructions &- earlier.instructions) / seconds,
+            residentBytes: status.residentBytes, privateBytes: status.privateBytes,
+            seconds: Date().timeIntervalSince(status.started))
+        })
+      before = now
+    } while watch
+  }
+
+  private func look(_ registry: MachineRegistry) throws -> [(MachineRecord, MachineStatus)] {
+    try registry.all().compactMap { record in
+      guard names.isEmpty || names.contains(record.name), registry.folder(of: record).isInUse,
+        let status = try? ControlClient(registry, record).status()
+      else { return nil }
+      return (record, status)
+    }
+  }
+
+  private func show(_ usages: [Usage]) throws {
+    if json { return try Output.writeJSON(usages) }
+    // Over what was shown before.
+    if watch, isatty(STDOUT_FILENO) == 1 { print("\u{1B}[H\u{1B}[J", terminator: "") }
+    Output.writeTable(
+      ["NAME", "STATE", "CPUS", "LIMIT", "MIPS", "MEMORY", "PRIVATE", "UP"],
+      usages.map { usage in
+        [
+          usage.name, usage.state.rawValue, usage.processors.formatted(2), usage.processorLimit?.formatted(2) ?? "-",
+          (usage.instructionsPerSecond / 1e6).formatted(0), "\(usage.residentBytes >> 20)M",
+          usage.privateBytes.map { "\($0 >> 20)M" } ?? "-", "\(Int(usage.seconds))s",
+        ]
+      })
+    fflush(nil)
+  }
+}

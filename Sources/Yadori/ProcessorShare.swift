@@ -1,0 +1,89 @@
+import Foundation
+import Hart
+import HostSystem
+import Synchronization
+
+/// How much of the host's processors a machine may use: a cap, kept by its own account, and a weight against others.
+///
+/// The account is the processor time of the whole process. It is looked at every half a millisecond or so of each hart;
+/// when more was used than the cap gives, all harts stand still until it is made up for.
+final class ProcessorShare: @unchecked Sendable {
+  private struct Account {
+    /// Processors; nil: as many as there are.
+    var limit: Double?
+    /// Nanoseconds that may be used at once, or that were used too much.
+    var balance = 0.0
+    /// When it was looked at last, and what was used by then, in nanoseconds.
+    var time: UInt64 = 0
+    var used: UInt64 = 0
+  }
+
+  /// Nanoseconds that a machine which was idle may use at once.
+  private static let largestBalance = 2_000_000.0
+  /// A rest ends after so many nanoseconds at the latest, that a new cap counts.
+  private static let longestRest = 100_000_000.0
+  /// Stretches of a hart between two looks.
+  private static let interval = 16
+
+  private let isLimited = Atomic<Bool>(false)
+  private let account = Mutex(Account())
+
+  init(limit: Double?) { setLimit(limit) }
+
+  func setLimit(_ limit: Double?) {
+    account.withLock { $0 = Account(limit: limit, time: MonotonicClock.nanoseconds(), used: Self.used()) }
+    isLimited.store(limit != nil, ordering: .releasing)
+  }
+
+  /// Has a hart keep to it. Before it runs.
+  func apply(to hart: Hart) {
+    let before = hart.afterStretch
+    var stretches = 0
+    hart.afterStretch = { [unowned self, unowned hart] in
+      before?()
+      stretches &+= 1
+      if stretches % Self.interval == 0, isLimited.load(ordering: .relaxed) { keepTo(hart) }
+    }
+  }
+
+  private func keepTo(_ hart: Hart) {
+    while true {
+      let rest: Double = account.withLock { account in
+        guard let limit = account.limit else { return 0 }
+        let (now, used) = (MonotonicClock.nanoseconds(), Self.used())
+        account.balance += Double(now - account.time) * limit - Double(used - account.used)
+        account.balance = min(account.balance, Self.largestBalance)
+        (account.time, account.used) = (now, used)
+        return -account.balance / limit
+      }
+      if rest <= 0 || !hart.rest(nanoseconds: UInt64(min(rest, Self.longestRest))) { return }
+    }
+  }
+
+  /// Nanoseconds of processors that this process has used.
+  private static func used() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  }
+
+  /// The niceness that stands for a weight (100: 0): each step is a quarter more or less, as Linux has it (sched(7)).
+  static func niceness(weight: Int) -> Int32 {
+    Int32(max(-20, min(19, (-log(Double(weight) / 100) / log(1.25)).rounded())))
+  }
+
+  /// Gives all threads of this process a weight against other processes. Throws `MachineError` where the host doesn't let
+  /// it.
+  static func setWeight(_ weight: Int) throws {
+    let niceness = niceness(weight: weight)
+    for thread in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? [] {
+      guard let number = id_t(thread) else { continue }
+      // A thread that has ended meanwhile needs none.
+      if setpriority(__priority_which_t(PRIO_PROCESS.rawValue), number, niceness) != 0, errno != ESRCH {
+        throw MachineError(
+          .permission,
+          "this host lets nobody but root raise a weight; give 100 or less, or one that isn't above the last")
+      }
+    }
+  }
+}

@@ -1,0 +1,167 @@
+import Foundation
+import HostSystem
+import Testing
+
+/// Machines that are saved, restored, cloned and taken back.
+@Suite struct SavingTests {
+  private let program: Program
+
+  init() throws { program = try Program() }
+
+  private func expectSuccess(_ arguments: String..., location: SourceLocation = #_sourceLocation) throws {
+    let outcome = try program.run(arguments)
+    #expect(outcome.status == 0, "\(outcome.error)", sourceLocation: location)
+  }
+
+  /// Waits for a byte on the UART and echoes the one that came before, from memory; "q" ends the machine.
+  private func startEcho(_ name: String, memory: String = "64M", _ more: [String] = []) throws {
+    let words: [UInt32] = [
+      0x1000_02B7,  // lui   t0, 0x10000     the UART
+      0x0000_1497,  // auipc s1, 1           memory
+      0x02D0_0313,  // li    t1, '-'
+      0x0064_8023,  // sb    t1, 0(s1)
+      0x0052_C383,  // lbu   t2, 5(t0)       is there a byte?
+      0x0013_F393,  // andi  t2, t2, 1
+      0xFE03_8CE3,  // beqz  t2, -8
+      0x0002_CE03,  // lbu   t3, 0(t0)
+      0x0710_0313,  // li    t1, 'q'
+      0x006E_0A63,  // beq   t3, t1, +20
+      0x0004_CE83,  // lbu   t4, 0(s1)
+      0x01D2_8023,  // sb    t4, 0(t0)
+      0x01C4_8023,  // sb    t3, 0(s1)
+      0xFDDF_F06F,  // j     -36
+      0x0010_02B7,  // lui   t0, 0x100       the test finisher
+      0x0000_5337,  // lui   t1, 5
+      0x5553_0313,  // addi  t1, t1, 0x555
+      0x0062_A023,  // sw    t1, 0(t0)
+      0x0000_006F,  // j     .
+    ]
+    let kernel = try program.file("echo.bin", words.flatMap { word in (0..<4).map { UInt8(word >> (8 * $0) & 0xFF) } })
+    let outcome = try program.run(
+      ["run", "-d", "--name", name, "--firmware", "none", "--kernel", kernel, "-m", memory] + more)
+    #expect(outcome.status == 0, "\(outcome.error)")
+  }
+
+  /// Types keys, and expects this to be all that the machine has printed since its process began.
+  private func type(_ keys: String, at name: String, expecting output: String) throws {
+    let script = """
+      printf '\(keys)' | "$@" > "$YADORI_HOME/out" & n=0
+      while [ $(wc -c < "$YADORI_HOME/out") -lt \(output.utf8.count) ] && [ $n -lt 500 ]; do n=$((n + 1)); sleep 0.02; done
+      kill $!; cat "$YADORI_HOME/out"
+      """
+    let outcome = try program.run(["console", name], shell: ": > \"$YADORI_HOME/out\"; " + script)
+    #expect(outcome.output == output, "\(outcome.error)")
+  }
+
+  @Test func aSavedMachineGoesOnWhereItStood() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try startEcho("web")
+    try type("a", at: "web", expecting: "-")
+    let saved = program["saved"]
+    try expectSuccess("save", "web", saved)
+    try expectSuccess("kill", "web")
+    try expectSuccess("restore", saved, "--name", "again")
+    try type("b", at: "again", expecting: "a")
+    // A second time, from where it stood then.
+    try expectSuccess("restore", saved, "--name", "third", "--unchecked")
+    try type("c", at: "third", expecting: "a")
+    try program.expectRefusal("restore", saved, "--name", "third", code: 69, says: "'third' already")
+    // What it was restored from is used once: the next start is a new one.
+    try expectSuccess("kill", "third")
+    try expectSuccess("start", "third")
+    try type("d", at: "third", expecting: "-")
+    for name in ["web", "again", "third"] { try expectSuccess("remove", "-f", name) }
+  }
+
+  @Test func clonesLiveOnTheirOwn() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try startEcho("web")
+    try type("a", at: "web", expecting: "-")
+    let outcome = try program.run("clone", "web", "copy-1..3")
+    #expect(outcome.status == 0 && outcome.output == "copy-1\ncopy-2\ncopy-3\n", "\(outcome.error)")
+    try type("b", at: "copy-1", expecting: "a")
+    try type("c", at: "copy-1", expecting: "ab")
+    try type("d", at: "copy-3", expecting: "a")
+    try type("e", at: "web", expecting: "-a")
+    try program.expectRefusal("clone", "web", "copy-3..4", code: 69, says: "'copy-3' already")
+    try program.expectRefusal("clone", "web", "copy-9..1", code: 64, says: "no range")
+    let names = try program.run("list").output
+    #expect(!names.contains("copy-4"))
+    let left = try FileManager.default.contentsOfDirectory(atPath: program["machines"])
+    #expect(!left.contains { $0.hasPrefix(".clone") }, "\(left)")
+    for name in ["web", "copy-1", "copy-2", "copy-3"] { try expectSuccess("remove", "-f", name) }
+  }
+
+  @Test func snapshotsAreGoneBackTo() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let disk = program["disk.img"]
+    #expect(FileManager.default.createFile(atPath: disk, contents: nil) && truncate(disk, 1 << 20) == 0)
+    try startEcho("web", ["--disk", disk])
+    #expect(try program.run("snapshot", "list", "web").output.contains("no snapshots"))
+    try type("a", at: "web", expecting: "-")
+    try expectSuccess("snapshot", "create", "web", "first")
+    try program.expectRefusal("snapshot", "create", "web", "first", code: 73, says: "'first' already")
+    try program.expectRefusal("snapshot", "create", "web", "a/b", code: 64, says: "can't name a snapshot")
+    #expect(try program.run("snapshot", "list", "web").output.contains("first"))
+    try type("b", at: "web", expecting: "-a")
+    try expectSuccess("snapshot", "revert", "web", "first")
+    try type("c", at: "web", expecting: "a")
+    try expectSuccess("snapshot", "revert", "web", "first")
+    try type("d", at: "web", expecting: "a")
+    try program.expectRefusal("snapshot", "revert", "web", "firs", code: 66, says: "did you mean 'first'")
+    try expectSuccess("snapshot", "delete", "web", "first")
+    try program.expectRefusal("snapshot", "delete", "web", "first", code: 66, says: "no snapshot 'first'")
+    // It is itself still, on the disk that it went back to.
+    try type("e", at: "web", expecting: "ad")
+    try expectSuccess("remove", "-f", "web")
+  }
+
+  @Test func refusals() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try program.expectRefusal("save", "web", program["x"], code: 66, says: "no machine 'web'")
+    try program.expectRefusal("restore", program["x"], code: 66, says: "no saved machine")
+    try program.expectRefusal("restore", program.folder.path, code: 65, says: "isn't a saved machine")
+    try startEcho("web")
+    try expectSuccess("save", "web", program["saved"])
+    // Over itself, but over nothing else.
+    try expectSuccess("save", "web", program["saved"])
+    try program.file("mine/file", [1])
+    try program.expectRefusal("save", "web", program["mine"], code: 69, says: "isn't a saved machine")
+    try program.expectRefusal("save", "web", program["no/where"], code: 69, says: "can't write")
+    // A byte of RAM has changed.
+    let memory = try FileHandle(forUpdating: URL(fileURLWithPath: program["saved/memory"]))
+    try memory.write(contentsOf: [0x55])
+    try memory.close()
+    try program.expectRefusal("restore", program["saved"], "--name", "bad", code: 65, says: "damaged")
+    #expect(try !program.run("list").output.contains("bad"))
+    try expectSuccess("kill", "web")
+    try program.expectRefusal("save", "web", program["later"], code: 69, says: "doesn't run")
+    try program.expectRefusal("exec", "web", "--", "true", code: 69, says: "doesn't run")
+    try program.expectRefusal("exec", "web", code: 64, says: "say what to run")
+    try program.expectRefusal("copy", "a", "b", code: 64, says: "MACHINE:PATH")
+    try program.expectRefusal("copy", "web:/a", "web:/b", code: 64, says: "MACHINE:PATH")
+    try program.expectRefusal(
+      "run", "--kernel", try program.kernel(), "--", "true", code: 64, says: "only a machine of an image")
+  }
+
+  /// However its process ends while machines are saved, what was saved before is whole, and nothing else is left.
+  @Test func aKilledSaveLeavesTheOldOne() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try startEcho("web", memory: "512M")
+    let saved = program["place/saved"]
+    try FileManager.default.createDirectory(atPath: program["place"], withIntermediateDirectories: true)
+    try expectSuccess("save", "web", saved)
+    for delay in [0, 1, 2, 5, 10, 20, 40] {
+      let text = try program.run("inspect", "web").output
+      let line = text.split(separator: "\n").first { $0.contains("\"process\"") } ?? ""
+      let process = try #require(Int32(line.filter { $0.isNumber }))
+      _ = try program.run(
+        ["save", "web", saved], shell: "\"$@\" & sleep $(printf 0.%03d \(delay)); kill -9 \(process); wait")
+      try expectSuccess("restore", saved, "--name", "check")
+      try type("a", at: "check", expecting: "-")
+      try expectSuccess("remove", "-f", "check")
+      _ = try program.run("start", "web")
+    }
+    try expectSuccess("remove", "-f", "web")
+  }
+}

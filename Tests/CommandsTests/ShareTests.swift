@@ -1,0 +1,108 @@
+import Foundation
+import HostSystem
+import Testing
+
+/// What machines get of the host, and what is said of that.
+@Suite struct ShareTests {
+  private let program: Program
+
+  init() throws { program = try Program() }
+
+  private func expectSuccess(_ arguments: String..., location: SourceLocation = #_sourceLocation) throws {
+    let outcome = try program.run(arguments)
+    #expect(outcome.status == 0, "\(outcome.error)", sourceLocation: location)
+  }
+
+  private struct Usage: Decodable {
+    var name: String
+    var processors: Double
+    var processorLimit: Double?
+    var instructionsPerSecond: Double
+    var residentBytes: UInt64
+    var privateBytes: UInt64?
+  }
+
+  private func usages(_ arguments: String...) throws -> [Usage] {
+    let outcome = try program.run(["stats", "--json"] + arguments)
+    #expect(outcome.status == 0, "\(outcome.error)")
+    return try JSONDecoder().decode([Usage].self, from: Data(outcome.output.utf8))
+  }
+
+  /// A cap holds however much others leave, and a new one counts at once.
+  @Test func aCapHolds() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let kernel = try program.kernel()
+    try expectSuccess("run", "-d", "--name", "web", "--kernel", kernel, "-m", "64M", "--cpus", "0.1")
+    let lowUsages = try usages("--interval", "2", "web")
+    let low = try #require(lowUsages.first)
+    // Never more; less where the host has other work.
+    #expect(low.processors > 0.01 && low.processors < 0.13 && low.processorLimit == 0.1, "\(low)")
+    #expect(low.instructionsPerSecond > 0 && low.residentBytes > 1 << 20)
+    try expectSuccess("set", "web", "--cpus", "0.3")
+    let middleUsages = try usages("--interval", "2")
+    let middle = try #require(middleUsages.first)
+    #expect(middle.processors < 0.34 && middle.processorLimit == 0.3, "\(middle)")
+    #expect(middle.instructionsPerSecond > low.instructionsPerSecond)
+    try expectSuccess("set", "web", "--cpus", "max", "--weight", "50")
+    #expect(try usages().first?.processorLimit == nil)
+    #expect(try program.run("stats").output.hasPrefix("NAME"))
+    // A capped machine answers as quickly as others.
+    try expectSuccess("set", "web", "--cpus", "0.01")
+    try expectSuccess("pause", "web")
+    try expectSuccess("resume", "web")
+    try expectSuccess("kill", "web")
+    // It has kept its share, and what was set meanwhile.
+    try expectSuccess("set", "web", "--harts", "3", "--memory", "96M")
+    try expectSuccess("start", "web")
+    #expect(try usages("--interval", "0.1").first?.processorLimit == 0.01)
+    #expect(try program.run("list").output.contains("3      96M"))
+    try expectSuccess("remove", "-f", "web")
+  }
+
+  @Test func refusals() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let kernel = try program.kernel()
+    try program.expectRefusal("set", "web", "--cpus", "1", code: 66, says: "no machine 'web'")
+    try program.expectRefusal("stats", "web", code: 66, says: "no machine 'web'")
+    try program.expectRefusal("run", "--kernel", kernel, "--cpus", "0", code: 64, says: "--cpus")
+    try program.expectRefusal("run", "--kernel", kernel, "--cpus", "many", code: 64, says: "--cpus")
+    try program.expectRefusal("run", "--kernel", kernel, "--weight", "0", code: 64, says: "--weight")
+    try expectSuccess("run", "-d", "--name", "web", "--kernel", kernel, "-m", "64M")
+    try program.expectRefusal("set", "web", code: 64, says: "say what to change")
+    try program.expectRefusal("set", "web", "--weight", "0", code: 64, says: "--weight", "10000")
+    try program.expectRefusal("set", "web", "--harts", "0", code: 64, says: "1 to 64")
+    try program.expectRefusal("stats", "--interval", "0", code: 64, says: "--interval")
+    try program.expectRefusal("publish", "web", "2222:22", code: 69, says: "user network")
+    try expectSuccess("remove", "-f", "web")
+  }
+
+  /// A port that is forwarded while the machine runs is listened to from then on, and at its next start.
+  @Test func portsAreForwardedLive() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    func canConnect(_ port: UInt16) -> Bool {
+      let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+      defer { close(descriptor) }
+      var address = sockaddr_in()
+      address.sin_family = sa_family_t(AF_INET)
+      address.sin_port = port.bigEndian
+      address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+      return withUnsafePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+        }
+      }
+    }
+    let port = UInt16.random(in: 20_000..<30_000)
+    try expectSuccess("run", "-d", "--name", "web", "--kernel", try program.kernel(), "-m", "64M", "--net", "user")
+    #expect(!canConnect(port))
+    try expectSuccess("publish", "web", "\(port):22")
+    #expect(canConnect(port))
+    try program.expectRefusal("publish", "web", "\(port):23", code: 69, says: "\(port)")
+    try program.expectRefusal("publish", "web", "nonsense", code: 64, says: "2222:22")
+    try expectSuccess("kill", "web")
+    #expect(!canConnect(port))
+    try expectSuccess("start", "web")
+    #expect(canConnect(port))
+    try expectSuccess("remove", "-f", "web")
+  }
+}
