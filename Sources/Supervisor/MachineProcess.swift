@@ -13,6 +13,7 @@ public final class MachineProcess: @unchecked Sendable {
   private let recorder: RecordedConsole?
   private let started = Date()
   private var hasRun = false
+  private let confinement = Mutex<[Confinement]>([])
   public let machine: VirtualMachine
 
   /// Takes the machine, and makes it from its configuration. Throws `MachineError` where it runs already, and what
@@ -69,6 +70,8 @@ public final class MachineProcess: @unchecked Sendable {
         if FileManager.default.fileExists(atPath: resumption), (try? SavedMachines.discard(resumption)) == nil {
           machine.stop()
         }
+        // A terminal's process has more to do.
+        if recorder != nil { confinement.withLock { $0 = Confinement.apply() } }
         isReady()
       }
       finish(server, Self.exitCode(of: outcome), Self.words(for: outcome))
@@ -117,7 +120,13 @@ public final class MachineProcess: @unchecked Sendable {
     var attach: (@Sendable (Int32) -> Void)?
     if let recorder { attach = { recorder.attach($0) } }
     return ControlServer.Handlers(
-      status: { Self.status(of: machine, started) },
+      status: { [unowned self] in
+        var status = Self.status(of: machine, started)
+        let applied = confinement.withLock { $0 }
+        status.confinement = applied
+        status.missingConfinement = Confinement.allCases.filter { !applied.contains($0) }
+        return status
+      },
       pause: {
         machine.wait(while: [.ready])
         machine.pause()

@@ -72,6 +72,14 @@ void *chost_map_again(void *memory, size_t count, void *place);
 /// Moves `count` bytes of a mapping to `place`, in the stead of what is mapped there. NULL with errno where that fails.
 void *chost_move_mapping(void *memory, size_t count, void *place);
 
+/// Takes from this process, all its threads, what a machine's process doesn't need once it runs (Confinement.c: the filter
+/// of system calls is a table of C macros): core files, privileges from programs that it starts, and system calls that
+/// start programs, make processes, reach into others or change the system. For good. Returns what the host let be applied.
+int chost_confine(void);
+#define CHOST_CONFINED_CORE 1
+#define CHOST_CONFINED_PRIVILEGES 2
+#define CHOST_CONFINED_CALLS 4
+
 // Samples of where guest code is (Sampler.c). In C because they are taken in a signal handler, which must be
 // async-signal-safe, and because the interrupted thread's registers are behind macros.
 

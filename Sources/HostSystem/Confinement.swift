@@ -1,0 +1,24 @@
+import CHost
+
+/// What a process that runs a hostile guest gives up before it does. Needs no privileges.
+public enum Confinement: String, CaseIterable, Codable, Sendable {
+  /// Memory isn't written to a file when the process crashes.
+  case noCoreFiles = "no core files"
+  /// Nothing that it could start would have more rights (no_new_privs, prctl(2)).
+  case noNewPrivileges = "no new privileges"
+  /// System calls that start programs, make processes, reach into others or change the host's system are refused
+  /// (seccomp(2)); on x86-64 hosts.
+  case systemCallFilter = "system call filter"
+
+  /// Applies all that the host lets it to this process and its threads, for good. Returns what that was.
+  public static func apply() -> [Confinement] {
+    let applied = chost_confine()
+    return allCases.filter { confinement in
+      switch confinement {
+      case .noCoreFiles: applied & CHOST_CONFINED_CORE != 0
+      case .noNewPrivileges: applied & CHOST_CONFINED_PRIVILEGES != 0
+      case .systemCallFilter: applied & CHOST_CONFINED_CALLS != 0
+      }
+    }
+  }
+}
