@@ -118,15 +118,19 @@ public struct ControlClient: Sendable {
 
   /// Waits for its end; nil: it didn't run any more when asked.
   public func wait() throws -> Int32? {
-    guard folder.isInUse else { return nil }
-    do {
-      let (reply, descriptor) = try ask(ControlRequest(verb: .wait), patience: nil)
-      close(descriptor)
-      return reply.exitCode
-    } catch {
-      if folder.isInUse { throw error }
-      return nil
+    let deadline = MonotonicClock.nanoseconds() &+ UInt64(Self.patience) * 1_000_000_000
+    while folder.isInUse {
+      do {
+        let (reply, descriptor) = try ask(ControlRequest(verb: .wait), patience: nil)
+        close(descriptor)
+        return reply.exitCode
+      } catch {
+        // It doesn't listen yet, or doesn't any more and is on its way out.
+        guard MonotonicClock.nanoseconds() < deadline else { throw error }
+        usleep(10_000)
+      }
     }
+    return nil
   }
 
   /// False: it still runs after so many seconds.

@@ -120,9 +120,9 @@ public final class MachineProcess: @unchecked Sendable {
     var attach: (@Sendable (Int32) -> Void)?
     if let recorder { attach = { recorder.attach($0) } }
     return ControlServer.Handlers(
-      status: { [unowned self] in
+      status: { [weak self] in
         var status = Self.status(of: machine, started)
-        let applied = confinement.withLock { $0 }
+        let applied = self?.confinement.withLock { $0 } ?? []
         status.confinement = applied
         status.missingConfinement = Confinement.allCases.filter { !applied.contains($0) }
         return status
