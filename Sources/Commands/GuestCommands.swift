@@ -18,6 +18,8 @@ struct GuestCommandOptions: ParsableArguments {
     help: "A variable of its environment: NAME=VALUE, or NAME to take this process's. May be repeated.")
   var environment: [String] = []
 
+  var isUsed: Bool { user != nil || directory != nil || !environment.isEmpty }
+
   func apply(to request: inout GuestCommand.Request) throws {
     if let user { request.user = user }
     request.folder = directory
@@ -41,8 +43,8 @@ struct GuestCommandSession {
   let record: MachineRecord
   var request: GuestCommand.Request
 
-  /// Runs it to its end.
-  func run() throws -> GuestCommand.Ending {
+  /// Runs it to its end. Throws its exit code where that isn't 0.
+  func run() throws {
     var request = self.request
     if request.hasTerminal {
       request.environment["TERM"] = ProcessInfo.processInfo.environment["TERM"] ?? "xterm"
@@ -64,12 +66,13 @@ struct GuestCommandSession {
         guard command.write(buffer[..<count]) else { return }
       }
     }
-    return try command.wait { event in
+    let code = try command.wait { event in
       switch event {
       case .output(let bytes): try Self.write(bytes, to: STDOUT_FILENO)
       case .diagnostics(let bytes): try Self.write(bytes, to: STDERR_FILENO)
       }
-    }
+    }.code
+    if code != 0 { throw ExitCode(code) }
   }
 
   private static func terminalSize() -> (columns: Int, rows: Int)? {
@@ -136,8 +139,7 @@ struct ExecCommand: ParsableCommand {
     var request = GuestCommand.Request(words)
     request.hasTerminal = terminal && isatty(STDIN_FILENO) == 1
     try options.apply(to: &request)
-    let code = try GuestCommandSession(registry: registry, record: record, request: request).run().code
-    if code != 0 { throw ExitCode(code) }
+    try GuestCommandSession(registry: registry, record: record, request: request).run()
   }
 }
 
@@ -153,8 +155,7 @@ struct ShellCommand: ParsableCommand {
     var request = GuestCommand.Request([])
     request.hasTerminal = isatty(STDIN_FILENO) == 1
     try options.apply(to: &request)
-    let code = try GuestCommandSession(registry: registry, record: record, request: request).run().code
-    if code != 0 { throw ExitCode(code) }
+    try GuestCommandSession(registry: registry, record: record, request: request).run()
   }
 }
 

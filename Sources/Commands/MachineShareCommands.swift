@@ -53,22 +53,20 @@ struct SetCommand: ParsableCommand {
     guard share.cpus != nil || share.weight != nil || harts != nil || memory != nil else {
       throw CommandFailure(.usage, "say what to change: --cpus, --weight, --harts or --memory")
     }
-    if let weight = share.weight, !(1...10_000).contains(weight) {
-      throw CommandFailure(.usage, "--weight: \(weight); give 1 to 10000, of which 100 is usual")
-    }
-    if let harts, !(1...64).contains(harts) {
-      throw CommandFailure(.usage, "--harts: \(harts) harts; give 1 to 64")
-    }
     let (registry, record) = try machine.find()
+    func change(_ configuration: inout VirtualMachineConfiguration) {
+      share.apply(to: &configuration)
+      if let harts { configuration.hartCount = harts }
+      if let memory { configuration.memorySize = memory.bytes }
+    }
+    var wanted = record.configuration
+    change(&wanted)
+    try wanted.check()
     let isRunning = registry.folder(of: record).isInUse
     if isRunning, share.cpus != nil || share.weight != nil {
       try ControlClient(registry, record).set(processors: share.cpus?.processors, weight: share.weight)
     }
-    try registry.update(record.identifier) { record in
-      share.apply(to: &record.configuration)
-      if let harts { record.configuration.hartCount = harts }
-      if let memory { record.configuration.memorySize = memory.bytes }
-    }
+    try registry.update(record.identifier) { change(&$0.configuration) }
     if isRunning, harts != nil || memory != nil {
       report("the machine '\(record.name)' gets its new harts and RAM when it is started again")
     }

@@ -119,6 +119,9 @@ struct RunCommand: ParsableCommand {
     BrokenPipes.becomeErrors()
     let savePoint = try self.savePoint()
     if !command.isEmpty { return try runForCommand() }
+    if commandOptions.isUsed {
+      throw CommandFailure(.usage, "--user, --directory and --env are for a command of the guest; give one after '--'")
+    }
     if detach { return try runInBackground() }
     let console = TerminalConsole()
     let machine: VirtualMachine
@@ -179,7 +182,8 @@ struct RunCommand: ParsableCommand {
 
   /// A machine for one command: it goes on from where the image's system is up, and is gone when the command has ended.
   private func runForCommand() throws {
-    if let (flag, _) = onTerminal.first(where: \.1) ?? (detach ? ("-d", true) : nil) {
+    let others = [("-d", detach), ("--disk", !disk.isEmpty), ("--disk-size", diskSize != nil)]
+    if let (flag, _) = (onTerminal + others).first(where: \.1) {
       throw CommandFailure(.usage, "\(flag) isn't for a machine that runs a command; leave it or the command out")
     }
     guard let target, try !isProgram(target) else {
@@ -196,20 +200,27 @@ struct RunCommand: ParsableCommand {
       let record = try SavedMachines.prepare(
         registry, saved, named: try wantedName(registry, image: target), image: target, isTemporary: true
       ) {
-        if case .user? = $0.network?.attachment { $0.network = wanted.network }
+        if $0.network != nil { $0.network = wanted.network }
+        $0.engine = wanted.engine
+        $0.processorLimit = wanted.processorLimit
+        $0.processorWeight = wanted.processorWeight
       }
       let machine = Registered(registry: registry, record: record, isNew: true)
       return (try machine.first { try MachineProcess($0, $1) }, record)
     }
     let (process, record) =
       if let kept = warm.find(), let started = try? start(kept) { started } else { try start(try warm.make()) }
-    let runner = HostThread(name: "machine") { _ = try? process.run() }
-    defer {
-      process.machine.stop()
-      runner.join()
+    let ending = Mutex<Result<VirtualMachine.Outcome, any Error>?>(nil)
+    let runner = HostThread(name: "machine") {
+      let result = Result { try process.run() }
+      ending.withLock { $0 = result }
     }
-    let code = try GuestCommandSession(registry: registry, record: record, request: request).run().code
-    if code != 0 { throw ExitCode(code) }
+    let session = Result { try GuestCommandSession(registry: registry, record: record, request: request).run() }
+    process.machine.stop()
+    runner.join()
+    // Where the machine itself couldn't be run, that is why the command couldn't.
+    if case .failure = session { _ = try ending.withLock { $0 }?.get() }
+    try session.get()
   }
 
   private func savePoint() throws -> VirtualMachine.SavePoint? {

@@ -76,4 +76,31 @@ public enum UnixSocket {
     }
     return connection
   }
+
+  /// Sends all of it, waiting for room. False: the other side is gone.
+  public static func sendAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) -> Bool {
+    var rest = bytes
+    while !rest.isEmpty {
+      let count = send(descriptor, rest.baseAddress, rest.count, Int32(MSG_NOSIGNAL))
+      if count < 0, errno == EINTR { continue }
+      if count <= 0 { return false }
+      rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+    }
+    return true
+  }
+
+  /// Reads a line, which comes without its end, and nothing beyond it: other bytes may follow. Nil: the connection has
+  /// ended, or the line is longer than that.
+  public static func readLine(from descriptor: Int32, longest: Int) -> [UInt8]? {
+    var line: [UInt8] = []
+    var byte: UInt8 = 0
+    while line.count < longest {
+      let count = read(descriptor, &byte, 1)
+      if count < 0, errno == EINTR { continue }
+      if count != 1 { return nil }
+      if byte == UInt8(ascii: "\n") { return line }
+      line.append(byte)
+    }
+    return nil
+  }
 }

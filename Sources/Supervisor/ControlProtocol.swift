@@ -56,16 +56,9 @@ enum ControlLine {
 
   /// Reads one, and nothing beyond it: a console's bytes may follow. Nil: the connection has ended, or it isn't one.
   static func read<Value: Decodable>(_ type: Value.Type, from descriptor: Int32) -> Value? {
-    var line: [UInt8] = []
-    var byte: UInt8 = 0
-    while line.count < longest {
-      let count = Glibc.read(descriptor, &byte, 1)
-      if count < 0, errno == EINTR { continue }
-      if count != 1 { return nil }
-      if byte == UInt8(ascii: "\n") { return try? JSONDecoder().decode(type, from: Data(line)) }
-      line.append(byte)
+    UnixSocket.readLine(from: descriptor, longest: longest).flatMap {
+      try? JSONDecoder().decode(type, from: Data($0))
     }
-    return nil
   }
 
   /// False: the other side is gone.
@@ -73,15 +66,6 @@ enum ControlLine {
   static func write(_ value: some Encodable, to descriptor: Int32) -> Bool {
     guard var data = try? JSONEncoder().encode(value) else { return false }
     data.append(UInt8(ascii: "\n"))
-    return data.withUnsafeBytes { bytes in
-      var rest = bytes[...]
-      while !rest.isEmpty {
-        let count = send(descriptor, rest.withUnsafeBytes(\.baseAddress), rest.count, Int32(MSG_NOSIGNAL))
-        if count < 0, errno == EINTR { continue }
-        if count <= 0 { return false }
-        rest = rest[(rest.startIndex + count)...]
-      }
-      return true
-    }
+    return data.withUnsafeBytes { UnixSocket.sendAll($0, to: descriptor) }
   }
 }

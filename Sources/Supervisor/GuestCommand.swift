@@ -82,14 +82,8 @@ public final class GuestCommand: Sendable {
     name = record.name
     descriptor = try Self.connect(registry.folder(of: record), record, patience: patience)
     put("R", request.words[...])
-    guard let (letter, bytes) = take() else {
-      close(descriptor)
-      throw Self.gone(name)
-    }
-    if letter != UInt8(ascii: "B") {
-      close(descriptor)
-      throw Refusal(message: String(decoding: bytes, as: UTF8.self))
-    }
+    guard let (letter, bytes) = take() else { throw Self.gone(name) }
+    if letter != UInt8(ascii: "B") { throw Refusal(message: String(decoding: bytes, as: UTF8.self)) }
   }
 
   deinit { close(descriptor) }
@@ -125,14 +119,8 @@ public final class GuestCommand: Sendable {
   /// Asks for the agent's port. False: nobody listens there (yet).
   private static func greet(_ descriptor: Int32) -> Bool {
     let line = Array("CONNECT \(GuestAgent.port)\n".utf8)
-    guard send(descriptor, line, line.count, Int32(MSG_NOSIGNAL)) == line.count else { return false }
-    var answer: [UInt8] = []
-    var byte: UInt8 = 0
-    while answer.count < 32, Glibc.read(descriptor, &byte, 1) == 1 {
-      if byte == UInt8(ascii: "\n") { return answer.starts(with: "OK ".utf8) }
-      answer.append(byte)
-    }
-    return false
+    guard line.withUnsafeBytes({ UnixSocket.sendAll($0, to: descriptor) }) else { return false }
+    return UnixSocket.readLine(from: descriptor, longest: 32)?.starts(with: "OK ".utf8) == true
   }
 
   // MARK: frames
@@ -143,16 +131,7 @@ public final class GuestCommand: Sendable {
     let frame = [letter.asciiValue!] + withUnsafeBytes(of: count.bigEndian) { Array($0) } + bytes
     sending.lock()
     defer { sending.unlock() }
-    var done = 0
-    while done < frame.count {
-      let sent = frame.withUnsafeBytes {
-        send(descriptor, $0.baseAddress! + done, frame.count - done, Int32(MSG_NOSIGNAL))
-      }
-      if sent < 0, errno == EINTR { continue }
-      if sent <= 0 { return false }
-      done += sent
-    }
-    return true
+    return frame.withUnsafeBytes { UnixSocket.sendAll($0, to: descriptor) }
   }
 
   /// The next frame of the guest; nil: there is none any more. A guest can't have more kept than is read at a time.

@@ -116,7 +116,6 @@ public struct GuestCopy {
   /// Input of a command in the guest.
   private final class CommandSink: ByteSink {
     private let command: GuestCommand
-    private var buffer: [UInt8] = []
 
     init(_ command: GuestCommand) { self.command = command }
 
@@ -140,7 +139,7 @@ public struct GuestCopy {
     let command = try start(["tar", "-C", folder, "-cf", "-", "--", name])
     var ends: [Int32] = [-1, -1]
     guard pipe(&ends) == 0 else { throw HostError.last("can't make a pipe") }
-    let (output, input) = (FileHandle(fileDescriptor: ends[0], closeOnDealloc: true), ends[1])
+    let input = ends[1]
     let problems = Mutex<(text: String, result: Result<GuestCommand.Ending, any Error>?)>(("", nil))
     let reader = HostThread(name: "copy") {
       var isRead = true
@@ -156,8 +155,8 @@ public struct GuestCopy {
       close(input)
       problems.withLock { $0.result = result }
     }
+    let output = ends[0]
     let received = Result { try receive(output, name, as: newName, into: destination) }
-    try? output.close()
     reader.join()
     let (text, result) = problems.withLock { $0 }
     if case .success = received {} else if text.isEmpty { try received.get() }
@@ -165,11 +164,12 @@ public struct GuestCopy {
     try received.get()
   }
 
+  /// Reads what the guest's tar writes, and closes `output`.
   private func receive(
-    _ output: FileHandle, _ name: String, as newName: String, into destination: ConfinedFolder
+    _ output: Int32, _ name: String, as newName: String, into destination: ConfinedFolder
   ) throws {
     let archive = "what the machine '\(record.name)' sent"
-    let reader = TarReader(HandleSource(output), name: archive)
+    let reader = TarReader(FileSource(descriptor: output, name: archive), name: archive)
     var folders: [(String, TarEntry)] = []
     func renamed(_ path: String) throws -> String {
       let parts = path.split(separator: "/", maxSplits: 1)
@@ -204,20 +204,6 @@ public struct GuestCopy {
     // Deepest first: what a folder forbids comes when all is in it.
     for (path, entry) in folders.reversed() {
       try destination.finishFolder(path, mode: mode_t(entry.mode & 0o777), modified: Int(clamping: entry.modified))
-    }
-  }
-
-  private final class HandleSource: ByteSource {
-    private let handle: FileHandle
-
-    init(_ handle: FileHandle) { self.handle = handle }
-
-    func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
-      while true {
-        let count = Glibc.read(handle.fileDescriptor, buffer.baseAddress, buffer.count)
-        if count >= 0 { return count }
-        if errno != EINTR { throw HostError.last("can't read from the guest") }
-      }
     }
   }
 }

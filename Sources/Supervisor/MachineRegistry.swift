@@ -180,6 +180,13 @@ public final class MachineRegistry: Sendable {
   /// Seconds after which a temporary machine has been started, if it ever is.
   private static let startingTime: TimeInterval = 120
 
+  /// Whether it is a saved machine that a clone was made of, whole or in part, of which nobody makes clones any more.
+  private static func isOld(_ name: String, in folder: URL) -> Bool {
+    var status = stat()
+    return name.hasPrefix(".clone-") || name.hasPrefix("..clone-")
+      ? stat(folder.appendingPathComponent(name).path, &status) == 0 && status.st_mtim.tv_sec < time(nil) - 3600 : false
+  }
+
   /// Deletes what processes that were killed have left.
   private func sweep() {
     for record in (try? all()) ?? [] where record.isTemporary && !folder(of: record).isInUse {
@@ -187,7 +194,7 @@ public final class MachineRegistry: Sendable {
     }
     let machines = folder.appendingPathComponent("machines")
     for name in (try? FileManager.default.contentsOfDirectory(atPath: machines.path)) ?? []
-    where name.hasPrefix(".removed-") || name.hasSuffix(".removed") || name.hasSuffix(".partial") {
+    where name.hasPrefix(".removed-") || Self.isOld(name, in: machines) {
       try? FileManager.default.removeItem(at: machines.appendingPathComponent(name))
     }
   }

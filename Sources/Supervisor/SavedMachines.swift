@@ -22,7 +22,7 @@ public enum SavedMachines {
     let folder = registry.folder(of: record)
     try folder.create()
     do {
-      record.configuration.disks = try place(saved, in: folder)
+      record.configuration = try place(saved, in: folder)
       adjust(&record.configuration)
       try registry.add(record)
     } catch {
@@ -39,24 +39,25 @@ public enum SavedMachines {
       throw MachineError(.unavailable, "the machine '\(record.name)' runs; 'yadori kill \(record.name)' first")
     }
     try withExtendedLifetime(lock) {
-      var configuration = saved.configuration
-      configuration.disks = try place(saved, in: folder)
+      let configuration = try place(saved, in: folder)
       try registry.update(record.identifier) { $0.configuration = configuration }
     }
   }
 
-  /// Puts a saved machine's files into a machine's folder, in place of what is there. Returns the machine's disks.
+  /// Puts a saved machine's files into a machine's folder, in place of what is there. Returns what the machine is by then.
   ///
   /// Each disk is an overlay of the saved one. What the machine is to go on as comes last: without it, it starts with
   /// the saved disks.
   private static func place(
     _ saved: SavedMachine, in folder: MachineFolder
-  ) throws -> [VirtualMachineConfiguration.Disk] {
+  ) throws -> VirtualMachineConfiguration {
     let manager = FileManager.default
     let bases = folder.url.appendingPathComponent("base-\(MachineRecord.newIdentifier())")
     let earlier = ((try? manager.contentsOfDirectory(atPath: folder.url.path)) ?? []).filter { $0.hasPrefix("base-") }
     try manager.createDirectory(at: bases, withIntermediateDirectories: false)
-    var disks = saved.configuration.disks
+    var configuration = saved.configuration
+    var disks = configuration.disks
+    if manager.fileExists(atPath: folder.resumption) { try discard(folder.resumption) }
     for index in disks.indices where disks[index].path == saved.path + "/disk-\(index)" {
       let base = bases.appendingPathComponent("disk-\(index)").path
       try link(disks[index].path, base)
@@ -66,7 +67,6 @@ public enum SavedMachines {
       let information = try DiskImage.information(path: base)
       try DiskImage.create(
         path: beside, format: .qcow2, size: information.virtualSize, backing: (base, information.format))
-      if manager.fileExists(atPath: folder.resumption) { try discard(folder.resumption) }
       guard rename(beside, overlay) == 0 else { throw HostError.last("can't write '\(overlay)'") }
       disks[index].path = overlay
       disks[index].format = "qcow2"
@@ -77,7 +77,10 @@ public enum SavedMachines {
     for file in ["machine", "memory"] { try link(saved.path + "/" + file, partial + "/" + file) }
     guard rename(partial, folder.resumption) == 0 else { throw HostError.last("can't write '\(folder.resumption)'") }
     for name in earlier { try? manager.removeItem(at: folder.url.appendingPathComponent(name)) }
-    return disks
+    configuration.disks = disks
+    // The one that was saved has its own.
+    if configuration.guestSocket != nil { configuration.guestSocket = folder.guestSocket }
+    return configuration
   }
 
   /// Another name of the same file; a copy where there can't be one.

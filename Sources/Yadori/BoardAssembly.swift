@@ -19,7 +19,7 @@ struct BoardAssembly {
   let stopBackends: () -> Void
 
   init(_ configuration: VirtualMachineConfiguration, console: any ConsoleBackend) throws {
-    try Self.check(configuration)
+    try configuration.check()
     let boot = configuration.boot
     let description = BootDescription(
       firmware: try Self.firmware(boot.firmware),
@@ -70,30 +70,6 @@ struct BoardAssembly {
       throw error
     }
     self.disks = disks
-  }
-
-  private static func check(_ configuration: VirtualMachineConfiguration) throws {
-    let size = configuration.memorySize
-    guard size >= 1 << 20, size % 4096 == 0 else {
-      throw MachineError(.usage, "-m: \(size) bytes of RAM; give at least 1M, in multiples of 4K (512M, 2G)")
-    }
-    if let limit = HostResources.memoryLimit, size > limit {
-      throw MachineError(
-        .usage, "-m: \(size >> 20)M of RAM, but this host has \(limit >> 20)M; give less")
-    }
-    if let limit = configuration.processorLimit, !(0.01...1024).contains(limit) {
-      throw MachineError(.usage, "--cpus: \(limit) processors; give 0.01 to 1024")
-    }
-    if let weight = configuration.processorWeight, !(1...10_000).contains(weight) {
-      throw MachineError(.usage, "--weight: \(weight); give 1 to 10000, of which 100 is usual")
-    }
-    guard (1...64).contains(configuration.hartCount) else {
-      throw MachineError(.usage, "-c: \(configuration.hartCount) harts; give 1 to 64")
-    }
-    if case .audit = configuration.engine, configuration.hartCount > 1 {
-      throw MachineError(
-        .usage, "-c: \(configuration.hartCount) harts; --engine audit runs one: give 1, or leave it out")
-    }
   }
 
   private static func firmware(

@@ -1,3 +1,4 @@
+import HostSystem
 import Network
 import Translation
 import Virtio
@@ -115,5 +116,30 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     self.transport = transport
     self.virtualAddressBits = virtualAddressBits
     self.engine = engine
+  }
+
+  /// Throws `MachineError` where this host, or any, can't run such a machine. Its files aren't looked at.
+  public func check() throws {
+    let size = memorySize
+    guard size >= 1 << 20, size % 4096 == 0 else {
+      throw MachineError(.usage, "-m: \(size) bytes of RAM; give at least 1M, in multiples of 4K (512M, 2G)")
+    }
+    if let limit = HostResources.memoryLimit, size > limit {
+      throw MachineError(
+        .usage, "-m: \(size >> 20)M of RAM, but this host has \(limit >> 20)M; give less")
+    }
+    if let limit = processorLimit, !(0.01...1024).contains(limit) {
+      throw MachineError(.usage, "--cpus: \(limit) processors; give 0.01 to 1024")
+    }
+    if let weight = processorWeight, !(1...10_000).contains(weight) {
+      throw MachineError(.usage, "--weight: \(weight); give 1 to 10000, of which 100 is usual")
+    }
+    guard (1...64).contains(hartCount) else {
+      throw MachineError(.usage, "-c: \(hartCount) harts; give 1 to 64")
+    }
+    if case .audit = engine, hartCount > 1 {
+      throw MachineError(
+        .usage, "-c: \(hartCount) harts; --engine audit runs one: give 1, or leave it out")
+    }
   }
 }

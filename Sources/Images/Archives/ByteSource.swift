@@ -68,6 +68,12 @@ package final class FileSource: ByteSource {
     if descriptor < 0 { throw ImageError.last("can't open \(path)") }
   }
 
+  /// What a descriptor leads to, a pipe for example, which is closed in the end. `name` stands in errors.
+  package init(descriptor: Int32, name: String) {
+    self.descriptor = descriptor
+    path = name
+  }
+
   deinit { close(descriptor) }
 
   package func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
