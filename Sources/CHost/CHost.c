@@ -80,6 +80,19 @@ int chost_zero_range(int descriptor, int64_t offset, int64_t count) {
     return fallocate(descriptor, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, count);
 }
 
+int chost_allocate(int descriptor, int mode, int64_t offset, int64_t count) {
+    return fallocate(descriptor, mode, offset, count);
+}
+
+int chost_rename(int folder, const char *name, int new_folder, const char *new_name, unsigned flags) {
+    return renameat2(folder, name, new_folder, new_name, flags);
+}
+
+ssize_t chost_copy_range(int source, int64_t from, int target, int64_t to, size_t count) {
+    off_t in = from, out = to;
+    return copy_file_range(source, &in, target, &out, count, 0);
+}
+
 void *chost_map_again(void *memory, size_t count, void *place) {
     void *again = mremap(memory, 0, count, MREMAP_MAYMOVE | MREMAP_FIXED, place);
     return again == MAP_FAILED ? NULL : again;

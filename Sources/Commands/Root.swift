@@ -12,7 +12,7 @@ public struct Root: AsyncParsableCommand {
       ExecCommand.self, CopyCommand.self, LogsCommand.self,
       StopCommand.self, KillCommand.self, PauseCommand.self, ResumeCommand.self, RestartCommand.self, WaitCommand.self,
       SaveCommand.self, RestoreCommand.self, CloneCommand.self,
-      SnapshotCommand.self, StatsCommand.self, SetCommand.self, PublishCommand.self, RenameCommand.self,
+      SnapshotCommand.self, StatsCommand.self, SetCommand.self, PublishCommand.self, ShareCommand.self, UnshareCommand.self, RenameCommand.self,
       RemoveCommand.self, ImageCommand.self, ISACommand.self,
       DisassembleCommand.self,
       MachineProcessCommand.self,

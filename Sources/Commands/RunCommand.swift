@@ -17,8 +17,8 @@ struct RunCommand: ParsableCommand {
       TARGET is the name of an image ("debian": built first, if it isn't there) or a bare ELF program. Without it, \
       --kernel or --firmware say what to boot.
 
-      yadori run --rm debian -- COMMAND runs a command in a machine of its own. The first time, the image's system is \
-      brought up and kept; from then on machines go on from there.
+      yadori run --rm debian -- COMMAND runs a command in a machine of its own, which sees the current directory as \
+      /src. The first time, the image's system is brought up and kept; from then on machines go on from there.
       """)
 
   @Argument(help: "An image's name, or an ELF program for a machine without firmware.")
@@ -42,6 +42,14 @@ struct RunCommand: ParsableCommand {
     name: [.customShort("p"), .customLong("publish")],
     help: "Forward a port of this host to the guest: [ADDRESS:]PORT:GUESTPORT[/udp]. May be repeated.")
   var publish: [String] = []
+
+  @Option(
+    name: .customLong("share"),
+    help: "Have the guest see a folder of this host: FOLDER:TARGET[:ro], as in ./src:/src. May be repeated.")
+  var shares: [ShareArgument] = []
+
+  @Flag(help: "Don't share the current directory with a machine that runs a command.")
+  var noShare = false
 
   @Option(help: "A Linux Image, an ELF file or a raw binary to boot.")
   var kernel: String?
@@ -122,6 +130,7 @@ struct RunCommand: ParsableCommand {
     if commandOptions.isUsed {
       throw CommandFailure(.usage, "--user, --directory and --env are for a command of the guest; give one after '--'")
     }
+    if noShare { throw CommandFailure(.usage, "--no-share is for a command of the guest; give one after '--'") }
     if detach { return try runInBackground() }
     let console = TerminalConsole()
     let machine: VirtualMachine
@@ -196,6 +205,16 @@ struct RunCommand: ParsableCommand {
     for forward in publish { _ = try PortForward(parsing: forward) }
     let wanted = try configuration(image: target, folder: nil, before: nil)
     let warm = WarmMachine(registry, image: try ImageStore().find(target), wanted)
+    var folders = try shares.map { try $0.folder() }
+    if !noShare, !folders.contains(where: { $0.name == WarmMachine.shareName }) {
+      let present = FileManager.default.currentDirectoryPath
+      folders.append(.init(name: WarmMachine.shareName, path: present, target: WarmMachine.shareTarget))
+    }
+    if folders.contains(where: { $0.name == WarmMachine.shareName }), request.folder == nil {
+      request.folder = WarmMachine.shareTarget
+    }
+    // That one is mounted already.
+    let further = folders.filter { $0.name != WarmMachine.shareName }
     func start(_ saved: SavedMachine) throws -> (MachineProcess, MachineRecord) {
       let record = try SavedMachines.prepare(
         registry, saved, named: try wantedName(registry, image: target), image: target, isTemporary: true
@@ -204,6 +223,8 @@ struct RunCommand: ParsableCommand {
         $0.engine = wanted.engine
         $0.processorLimit = wanted.processorLimit
         $0.processorWeight = wanted.processorWeight
+        // They are mounted from here, before the command.
+        $0.sharedFolders = folders.map { .init(name: $0.name, path: $0.path, isReadOnly: $0.isReadOnly) }
       }
       let machine = Registered(registry: registry, record: record, isNew: true)
       return (try machine.first { try MachineProcess($0, $1) }, record)
@@ -215,7 +236,10 @@ struct RunCommand: ParsableCommand {
       let result = Result { try process.run() }
       ending.withLock { $0 = result }
     }
-    let session = Result { try GuestCommandSession(registry: registry, record: record, request: request).run() }
+    let session = Result {
+      try GuestShares.mount(registry, record, further)
+      try GuestCommandSession(registry: registry, record: record, request: request).run()
+    }
     process.machine.stop()
     runner.join()
     // Where the machine itself couldn't be run, that is why the command couldn't.
@@ -345,6 +369,10 @@ struct RunCommand: ParsableCommand {
       if let image {
         try configuration.use(image: image, in: folder, diskSize: diskSize?.bytes, append: append, mirror: mirror)
         network = network ?? .user
+        // Those of a machine that is there stay, but for others in the same places.
+        let folders = try shares.map { try $0.folder() }
+        let names = Set(folders.map(\.name))
+        configuration.sharedFolders = (before?.sharedFolders ?? []).filter { !names.contains($0.name) } + folders
       } else {
         configuration.boot.firmware = .none
         configuration.boot.kernel = target
@@ -354,6 +382,9 @@ struct RunCommand: ParsableCommand {
         .usage, "say what to run: an image ('yadori run debian'), an ELF program, --kernel or --firmware")
     } else if initrd != nil, kernel == nil {
       throw CommandFailure(.usage, "--initrd needs --kernel")
+    }
+    if image == nil, !shares.isEmpty {
+      throw CommandFailure(.usage, "--share is for machines of images, whose agent mounts the folder; name an image")
     }
     if let transport { configuration.transport = transport == .pci ? .pci : .mmio }
     configuration.disks += disk.map {

@@ -11,6 +11,10 @@ struct WarmMachine {
   private let configuration: VirtualMachineConfiguration
   private let path: String
 
+  /// The shared folder that such a machine has mounted already; what it is, is said when one is made.
+  static let shareName = "src"
+  static let shareTarget = "/src"
+
   /// - Parameter configuration: what such machines are made of, without a disk.
   init(_ registry: MachineRegistry, image: ImageStore.Image, _ configuration: VirtualMachineConfiguration) {
     self.registry = registry
@@ -20,7 +24,7 @@ struct WarmMachine {
     let parts: [String] = [
       image.manifest.created, image.manifest.disk?.file.sha256 ?? "", "\(configuration.hartCount)",
       "\(configuration.memorySize)", "\(configuration.transport)", "\(configuration.virtualAddressBits)",
-      configuration.boot.commandLine ?? "", configuration.network == nil ? "" : "network",
+      configuration.boot.commandLine ?? "", configuration.network == nil ? "" : "network", "shared folder",
     ]
     var checksum = Checksum(.sha256)
     Array(parts.joined(separator: "\n").utf8).withUnsafeBytes { checksum.update($0) }
@@ -37,12 +41,16 @@ struct WarmMachine {
       identifier: MachineRecord.newIdentifier(), name: "warm-\(MachineRecord.newIdentifier())",
       image: image.manifest.name, configuration: configuration, isTemporary: true)
     let folder = registry.folder(of: record)
+    // Nothing is in it.
+    let empty = folder.url.appendingPathComponent("empty")
     do {
       record.configuration.network = configuration.network.map { .init(.user(forwards: []), address: $0.address) }
       try record.configuration.use(
         image: image.manifest.name, in: folder, diskSize: nil, append: nil, mirror: nil)
       record.configuration.boot.commandLine = configuration.boot.commandLine
       record.configuration.transport = configuration.transport
+      try FileManager.default.createDirectory(at: empty, withIntermediateDirectories: true)
+      record.configuration.sharedFolders = [.init(name: Self.shareName, path: empty.path)]
       try registry.add(record)
     } catch {
       try? FileManager.default.removeItem(at: folder.url)
@@ -51,9 +59,10 @@ struct WarmMachine {
     try MachineStarting.startNew(registry, record)
     let client = ControlClient(registry, record)
     defer { try? client.kill() }
-    // "degraded" is an answer, too: the system is up.
-    let up = try GuestCommand(
-      registry, record, .init(["systemctl", "is-system-running", "--wait"]), patience: 300)
+    let shown = SharedFolder(name: Self.shareName, path: empty.path, target: Self.shareTarget)
+    try GuestShares.mount(registry, record, [shown], patience: 300)
+    // "degraded" is an answer, too: the system is up. What the guest knows of the folder's attributes is to be old by then.
+    let up = try GuestCommand(registry, record, .init(["sh", "-c", "systemctl is-system-running --wait; sleep 1.2"]))
     up.endInput()
     _ = try up.wait { _ in }
     try client.save(to: path)

@@ -17,6 +17,27 @@ public enum HostResources {
     number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") == 2 << 20
     && lines("/sys/kernel/mm/transparent_hugepage/enabled").first.map { !$0.contains("[never]") } == true
 
+  /// Lets this process have as many descriptors open as it ever may (getrlimit(2)). Returns how many, 1 Mi at most.
+  public static func raiseDescriptorLimit() -> Int {
+    let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+    var limit = rlimit()
+    guard getrlimit(resource, &limit) == 0 else { return 1024 }
+    let wanted = min(limit.rlim_max, 1 << 20)
+    if limit.rlim_cur < wanted {
+      let before = limit.rlim_cur
+      limit.rlim_cur = wanted
+      if setrlimit(resource, &limit) != 0 { limit.rlim_cur = before }
+    }
+    return Int(min(limit.rlim_cur, 1 << 20))
+  }
+
+  /// The bits that this process takes from the modes of new files (umask(2)).
+  public static var fileModeMask: mode_t {
+    // Asking by umask would change it for a moment.
+    let line = lines("/proc/self/status").first { $0.hasPrefix("Umask:") }
+    return line.flatMap { mode_t($0.dropFirst(6).trimmingCharacters(in: .whitespaces), radix: 8) } ?? 0o777
+  }
+
   /// Reads proc(5) meminfo and the control groups (kernel documentation, cgroup-v2, "Memory Interface Files") below
   /// `fileSystemRoot`.
   package static func memory(fileSystemRoot: String) -> (limit: UInt64?, available: UInt64?) {

@@ -95,6 +95,16 @@ public struct ControlClient: Sendable {
     close(descriptor)
   }
 
+  /// Has its guest see a folder of the host from now on, in place of another one of that name; and no more.
+  public func share(_ folder: SharedFolder) throws {
+    let (_, descriptor) = try ask(ControlRequest(verb: .share, folder: folder))
+    close(descriptor)
+  }
+  public func stopSharing(_ name: String) throws {
+    let (_, descriptor) = try ask(ControlRequest(verb: .unshare, name: name))
+    close(descriptor)
+  }
+
   /// Asks the guest's system to switch itself off.
   public func pressPowerButton() throws { _ = try command(.powerButton) }
 

@@ -1,10 +1,11 @@
 import Foundation
 import HostSystem
+import Yadori
 
 /// What is said on a machine's control socket: a line of JSON each way, then the connection ends, or becomes the console.
 struct ControlRequest: Codable {
   enum Verb: String, Codable {
-    case status, pause, resume, powerButton, kill, console, resize, wait, save, set, publish
+    case status, pause, resume, powerButton, kill, console, resize, wait, save, set, publish, share, unshare
   }
 
   var verb: Verb
@@ -18,6 +19,10 @@ struct ControlRequest: Codable {
   var weight: Int?
   /// Of `publish`: "2222:22".
   var forward: String?
+  /// Of `share`.
+  var folder: SharedFolder?
+  /// Of `unshare`: the shared folder's name.
+  var name: String?
 }
 
 /// What a running machine says of itself.

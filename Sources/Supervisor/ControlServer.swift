@@ -19,6 +19,8 @@ final class ControlServer: Sendable {
     /// Processors (nil: no limit) and a weight, each where it is to be changed. Why not; nil: done.
     var set: @Sendable (_ processors: Double??, _ weight: Int?) -> String?
     var publish: @Sendable (String) -> String?
+    var share: @Sendable (SharedFolder) -> String?
+    var unshare: @Sendable (String) -> String?
     /// Takes the descriptor; nil: the console is somebody's terminal.
     var attachConsole: (@Sendable (Int32) -> Void)?
     var resizeConsole: @Sendable (Int, Int) -> Void
@@ -75,6 +77,8 @@ final class ControlServer: Sendable {
     case .kill: handlers.kill()
     case .set: reply.refusal = handlers.set(request.processors.map { $0 == 0 ? nil : $0 }, request.weight)
     case .publish: reply.refusal = request.forward.map(handlers.publish) ?? "say which port"
+    case .share: reply.refusal = request.folder.map(handlers.share) ?? "say which folder"
+    case .unshare: reply.refusal = request.name.map(handlers.unshare) ?? "say which folder"
     case .save: reply.refusal = request.path.map(handlers.save) ?? "say where"
     case .resize:
       if let columns = request.columns, let rows = request.rows, (1...65535).contains(columns),

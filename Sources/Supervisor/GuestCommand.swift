@@ -178,6 +178,15 @@ public final class GuestCommand: Sendable {
     throw Self.gone(name)
   }
 
+  /// Waits for its end, and returns with it what the command says on its diagnostics. Throws as `wait`.
+  func waitForDiagnostics() throws -> (Ending, String) {
+    var text: [UInt8] = []
+    let ending = try wait { event in
+      if case .diagnostics(let bytes) = event { text += bytes.prefix(64 << 10 - min(text.count, 64 << 10)) }
+    }
+    return (ending, String(decoding: text, as: UTF8.self))
+  }
+
   /// Sends input; waits while the command has enough. False: it has ended. One thread.
   public func write(_ bytes: ArraySlice<UInt8>) -> Bool {
     var rest = bytes

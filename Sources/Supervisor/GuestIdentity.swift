@@ -38,10 +38,7 @@ public enum GuestIdentity {
     let command = try GuestCommand(
       registry, record, .init(["sh", "-c", script, "sh", hostName, random(64), random(16), card]))
     command.endInput()
-    var problems = ""
-    let ending = try command.wait { event in
-      if case .diagnostics(let bytes) = event { problems += String(decoding: bytes, as: UTF8.self) }
-    }
+    let (ending, problems) = try command.waitForDiagnostics()
     guard ending == .exit(code: 0) else {
       let line = problems.split(separator: "\n").first.map { ": \($0)" } ?? ""
       throw MachineError(.software, "the clone '\(record.name)' runs, but hasn't got an identity of its own\(line)")

@@ -72,6 +72,7 @@ public final class MachineProcess: @unchecked Sendable {
         }
         // A terminal's process has more to do.
         if recorder != nil { confinement.withLock { $0 = Confinement.apply() } }
+        showSharedFolders()
         isReady()
       }
       finish(server, Self.exitCode(of: outcome), Self.words(for: outcome))
@@ -79,6 +80,21 @@ public final class MachineProcess: @unchecked Sendable {
     } catch {
       finish(server, MachineError.Code.host.rawValue, "\(error)")
       throw error
+    }
+  }
+
+  /// Has the guest mount what it is to see, as soon as its agent is up.
+  private func showSharedFolders() {
+    guard record.image != nil, let folders = record.configuration.sharedFolders, folders.contains(where: { $0.target != nil })
+    else { return }
+    Thread.detachNewThread { [registry, record] in
+      do {
+        try GuestShares.mount(registry, record, folders, patience: 600)
+      } catch {
+        // One that has ended has nothing to mount.
+        guard registry.folder(of: record).isInUse else { return }
+        FileHandle.standardError.write(Data("yadori: \(error)\r\n".utf8))
+      }
     }
   }
 
@@ -152,6 +168,14 @@ public final class MachineProcess: @unchecked Sendable {
       publish: { forward in
         machine.wait(while: [.ready])
         return Self.reason { try machine.publish(forward) }
+      },
+      share: { folder in
+        machine.wait(while: [.ready])
+        return Self.reason { try machine.share(folder) }
+      },
+      unshare: { name in
+        machine.wait(while: [.ready])
+        return machine.stopSharing(name) ? nil : "it shares no folder '\(name)'"
       },
       attachConsole: attach,
       resizeConsole: { columns, rows in recorder?.resize(columns: columns, rows: rows) })

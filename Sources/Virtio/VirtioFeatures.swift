@@ -37,4 +37,5 @@ public enum VirtioDeviceType {
   public static let entropy: UInt32 = 4
   public static let input: UInt32 = 18
   public static let socket: UInt32 = 19
+  public static let fileSystem: UInt32 = 26
 }

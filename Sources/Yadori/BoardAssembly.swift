@@ -15,6 +15,8 @@ struct BoardAssembly {
   let powerButton: VirtioInput?
   /// Nil: it isn't on one.
   let userNetwork: UserNetwork?
+  /// Nil: it has none.
+  let fileSystem: VirtioFileSystem?
   /// Stops what the virtio devices are connected to, which the board leaves to its owner. Before the board stops.
   let stopBackends: () -> Void
 
@@ -56,9 +58,15 @@ struct BoardAssembly {
         consoleEnd.stop()
       }
       devices.append(VirtioEntropy())
+      do {
+        fileSystem = try configuration.sharedFolders.map { try VirtioFileSystem($0) }
+      } catch {
+        throw MachineError(.noInput, "\(error)")
+      }
       powerButton = configuration.hasPowerButton == true ? VirtioInput() : nil
       if let powerButton { devices.append(powerButton) }
       if let socket { devices.append(socket) }
+      if let fileSystem { devices.append(fileSystem) }
       board = try Board(
         BoardConfiguration(
           hartCount: configuration.hartCount, memorySize: configuration.memorySize,

@@ -3,6 +3,7 @@ import Bus
 import Console
 import Foundation
 import Hart
+import HostSystem
 import Network
 import Storage
 import Translation
@@ -76,6 +77,7 @@ public final class VirtualMachine: @unchecked Sendable {
   private let powerButton: VirtioInput?
   private let share: ProcessorShare
   private let network: UserNetwork?
+  private let fileSystem: VirtioFileSystem?
 
   /// Builds a machine that will boot. Throws `MachineError`, or the error of the room that refuses (each is one line
   /// that says what to do).
@@ -91,6 +93,7 @@ public final class VirtualMachine: @unchecked Sendable {
     disks = assembly.disks
     powerButton = assembly.powerButton
     network = assembly.userNetwork
+    fileSystem = assembly.fileSystem
     share = ProcessorShare(limit: configuration.processorLimit)
     for hart in board.harts { share.apply(to: hart) }
     stopBackends = assembly.stopBackends
@@ -351,6 +354,29 @@ public final class VirtualMachine: @unchecked Sendable {
     }
     try board.loop.performAndWait { Result { try network.add(forward) } }.get()
   }
+
+  /// Shares a folder of the host with the guest from now on, in place of another one of that name. Throws `MachineError`
+  /// where there is no such folder, or the machine has no file system device. Any thread.
+  public func share(_ folder: SharedFolder) throws {
+    guard SharedFolder.isValidName(folder.name) else {
+      throw MachineError(.usage, "'\(folder.name)' can't name a shared folder")
+    }
+    guard let fileSystem else {
+      throw MachineError(.unavailable, "it has no device for shared folders; start it anew")
+    }
+    do {
+      try fileSystem.share(folder)
+    } catch let error as HostError {
+      throw MachineError(.noInput, error.message)
+    }
+  }
+
+  /// Takes a shared folder from the guest: files that it has open there lead nowhere then. False: none of this name is
+  /// shared. Any thread.
+  public func stopSharing(_ name: String) -> Bool { fileSystem?.stopSharing(name) ?? false }
+
+  /// The folders that are shared now. Any thread.
+  public var sharedFolders: [SharedFolder] { fileSystem?.sharedFolders ?? [] }
 
   /// Sends a break on the serial line. Any thread.
   public func sendBreak() {

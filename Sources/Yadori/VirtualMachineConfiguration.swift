@@ -3,6 +3,8 @@ import Network
 import Translation
 import Virtio
 
+@_exported import struct Virtio.SharedFolder
+
 /// What a machine is made of: plain data, the same in the library, on the command line and in saved machines.
 public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   /// Number of harts, at least 1.
@@ -22,6 +24,9 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   public var hasPowerButton: Bool?
   /// The Unix socket that leads to the guest's sockets (virtio-vsock), see `VirtioSocket`; nil: none.
   public var guestSocket: String?
+  /// Folders of the host that the guest may see: a file system that it mounts by the tag `yadori` (virtio-fs), in the root
+  /// of which each has its name. Folders can be added while the machine runs. Nil: there is no such device.
+  public var sharedFolders: [SharedFolder]?
   /// How many of the host's processors the machine may use together, hundredths count (0.25); nil: all that others leave.
   public var processorLimit: Double?
   /// Its weight against other machines where processors are scarce, 1...10000; nil: 100.
@@ -133,6 +138,13 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     }
     if let weight = processorWeight, !(1...10_000).contains(weight) {
       throw MachineError(.usage, "--weight: \(weight); give 1 to 10000, of which 100 is usual")
+    }
+    for folder in sharedFolders ?? [] where !SharedFolder.isValidName(folder.name) {
+      throw MachineError(
+        .usage, "'\(folder.name)' can't name a shared folder; use letters, digits, '.', '_' and '-', at most 64")
+    }
+    if let folders = sharedFolders, Set(folders.map(\.name)).count < folders.count {
+      throw MachineError(.usage, "two shared folders have the same name; give each its own")
     }
     guard (1...64).contains(hartCount) else {
       throw MachineError(.usage, "-c: \(hartCount) harts; give 1 to 64")

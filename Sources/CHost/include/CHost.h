@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+// Extended attributes are in no module map.
+#include <sys/xattr.h>
 
 /// ioctl is variadic, and Swift can't call variadic functions.
 int chost_ioctl(int descriptor, unsigned long request, void *argument);
@@ -35,6 +37,15 @@ int chost_spawn_session(char *const arguments[], const char *log, int report);
 /// keeps its space (FALLOC_FL_ZERO_RANGE); the file's size stays. Returns 0, or -1 with errno (EOPNOTSUPP).
 int chost_punch_hole(int descriptor, int64_t offset, int64_t count);
 int chost_zero_range(int descriptor, int64_t offset, int64_t count);
+
+/// fallocate with the guest's own mode (fallocate(2)); 0, or -1 with errno.
+int chost_allocate(int descriptor, int mode, int64_t offset, int64_t count);
+
+/// renameat2, which needs _GNU_SOURCE. 0, or -1 with errno.
+int chost_rename(int folder, const char *name, int new_folder, const char *new_name, unsigned flags);
+
+/// copy_file_range, which needs _GNU_SOURCE: how many bytes were copied from one place to the other; -1 with errno.
+ssize_t chost_copy_range(int source, int64_t from, int target, int64_t to, size_t count);
 
 /// futex has no wrapper in the C library. Sleeps while `*word == expected`, for at most `nanoseconds` (-1: for ever).
 int chost_futex_wait(uint32_t *word, uint32_t expected, int64_t nanoseconds);

@@ -1,0 +1,69 @@
+import Foundation
+import Yadori
+
+/// Shows a machine's shared folders in its guest, where they are wanted there.
+public enum GuestShares {
+  /// Where guests have the file system in which all of them are.
+  static let place = "/run/yadori/shares"
+
+  /// In the guest. Behind another folder of the same name it may take a moment until the new one is seen.
+  private static let script = #"""
+    place=$1; shift
+    mkdir -p "$place" || exit 1
+    mountpoint -q "$place" || mount -t virtiofs yadori "$place" || exit 1
+    while [ $# -gt 0 ]; do
+      name=$1 target=$2 mode=$3; shift 3
+      mkdir -p "$target" || exit 1
+      tries=0
+      while :; do
+        if mountpoint -q "$target"; then umount -l "$target" || exit 1; fi
+        mount --bind "$place/$name" "$target" && stat "$target" > /dev/null && break
+        tries=$((tries + 1))
+        [ $tries -lt 15 ] || exit 1
+        sleep 0.1
+      done 2> /run/yadori/problem || { cat /run/yadori/problem >&2; exit 1; }
+      [ "$mode" = rw ] || mount -o remount,bind,ro "$target" || exit 1
+    done
+    """#
+
+  private static let removal = #"""
+    for target; do
+      if mountpoint -q "$target"; then umount -l "$target" || exit 1; fi
+    done
+    """#
+
+  /// Mounts them at their targets, in a guest that is up or on its way; those without a target are left alone. Throws
+  /// `MachineError` where the guest has no agent, or can't.
+  public static func mount(
+    _ registry: MachineRegistry, _ record: MachineRecord, _ folders: [SharedFolder], patience: Double = 60
+  ) throws {
+    let words = folders.flatMap { folder in
+      folder.target.map { [folder.name, $0, folder.isReadOnly ? "ro" : "rw"] } ?? []
+    }
+    if words.isEmpty { return }
+    try run(registry, record, ["sh", "-c", script, "sh", place] + words, patience) {
+      "the guest of '\(record.name)' can't mount the shared folder\($0)"
+    }
+  }
+
+  /// Takes them from where they are mounted.
+  public static func unmount(
+    _ registry: MachineRegistry, _ record: MachineRecord, _ targets: [String]
+  ) throws {
+    try run(registry, record, ["sh", "-c", removal, "sh"] + targets, 60) {
+      "the guest of '\(record.name)' can't unmount the shared folder\($0)"
+    }
+  }
+
+  private static func run(
+    _ registry: MachineRegistry, _ record: MachineRecord, _ words: [String], _ patience: Double,
+    _ message: (String) -> String
+  ) throws {
+    let command = try GuestCommand(registry, record, .init(words), patience: patience)
+    command.endInput()
+    let (ending, diagnostics) = try command.waitForDiagnostics()
+    guard ending == .exit(code: 0) else {
+      throw MachineError(.software, message(diagnostics.split(separator: "\n").first.map { ": \($0)" } ?? ""))
+    }
+  }
+}

@@ -1,0 +1,107 @@
+import Bus
+import HostSystem
+import Synchronization
+
+/// Folders of the host in the guest (virtio 1.2, 5.11): one file system, in the root of which is each shared folder under
+/// its name. It is mounted by its tag: `mount -t virtiofs yadori /mnt`.
+///
+/// It is served in this process, by what the user of this process may do. See `FuseServer`.
+public final class VirtioFileSystem: VirtioDevice {
+  public static let tag = "yadori"
+
+  static let priorityQueue = 0
+  static let requestQueue = 1
+
+  public let deviceType = VirtioDeviceType.fileSystem
+  public let pciClassCode: UInt32 = 0x01_80_00
+  public let deviceFeatures: UInt64 = 0
+  public let queueMaximumSizes: [UInt16] = [128, 1024]
+  public let configuration = ConfigurationSpace(count: 40)
+  public let stateIdentifier = "file-system"
+
+  let server = FuseServer()
+  let counters = Mutex(FileSystemMetrics())
+  weak var transport: VirtioTransport?
+
+  /// Throws `HostError` where a folder isn't there.
+  public init(_ folders: [SharedFolder]) throws {
+    for folder in folders { server.add(try ServedFolder(folder)) }
+    configuration.update { $0.replaceSubrange(0..<Self.tag.utf8.count, with: Self.tag.utf8) }
+    configuration.set(UInt32(1), at: 36)
+  }
+
+  public func attach(to transport: VirtioTransport) { self.transport = transport }
+  public func activate(features: UInt64) {}
+  public func reset() { server.reset() }
+
+  /// Shares one more folder, or another one under a name that is there. Throws `HostError` where it isn't there. Any thread.
+  public func share(_ folder: SharedFolder) throws {
+    let folder = try ServedFolder(folder)
+    onLoop {
+      _ = self.server.remove(folder.folder.name)
+      self.server.add(folder)
+    }
+  }
+
+  /// Takes a folder from the guest, whose open files in it lead nowhere then. False: none of this name is shared. Any thread.
+  public func stopSharing(_ name: String) -> Bool { onLoop { self.server.remove(name) } }
+
+  /// Those that are shared. Any thread.
+  public var sharedFolders: [SharedFolder] { onLoop { self.server.served.map(\.folder) } }
+
+  private func onLoop<Result>(_ body: @escaping () -> Result) -> Result {
+    guard let loop = transport?.loop else { return body() }
+    return loop.performAndWait(body)
+  }
+
+  public func queueNotified(_ index: Int) {
+    counters.withLock { $0.notifications += 1 }
+    transport?.process(index) { try self.serve($0) }
+  }
+
+  /// A request is a header, its arguments, room for the reply's header and for the reply (5.11.6).
+  private func serve(_ chain: DescriptorChain) throws -> UInt32 {
+    var arguments = FuseArguments(reader: chain.reader)
+    guard let header = FuseHeader(&arguments.reader) else {
+      throw VirtqueueError.requestMalformed("a file system request shorter than its header")
+    }
+    var payload = chain.writer
+    payload.skip(Self.replyHeader)
+    var (count, code): (Int?, Int32) = (0, 0)
+    do {
+      count = try server.answer(header, &arguments, &payload)
+    } catch let error as FuseError {
+      code = error.code
+    }
+    counters.withLock {
+      $0.requests += 1
+      if code != 0 { $0.errors += 1 }
+    }
+    // What is forgotten isn't answered.
+    guard let count, chain.writableCount > 0 else { return 0 }
+    guard chain.writableCount >= Self.replyHeader else {
+      throw VirtqueueError.requestMalformed("a file system request without room for its reply")
+    }
+    var head = chain.writer
+    head.write(UInt32(Self.replyHeader + count))
+    head.write(-code)
+    head.write(header.unique)
+    return UInt32(Self.replyHeader + count)
+  }
+
+  private static let replyHeader = 16
+}
+
+/// What a file system device did since its machine was made.
+public struct FileSystemMetrics: Codable, Equatable, Sendable {
+  public var notifications: UInt64 = 0
+  public var requests: UInt64 = 0
+  /// Requests that were refused, by the host as well.
+  public var errors: UInt64 = 0
+  public init() {}
+}
+
+extension VirtioFileSystem {
+  /// Any thread.
+  public var metrics: FileSystemMetrics { counters.withLock { $0 } }
+}
