@@ -50,6 +50,7 @@ struct GuestCommandSession {
       request.environment["TERM"] = ProcessInfo.processInfo.environment["TERM"] ?? "xterm"
       request.size = Self.terminalSize()
     }
+    try GuestShares.wait(registry, record)
     let command = try GuestCommand(registry, record, request)
     let isRaw = request.hasTerminal && chost_terminal_enter_raw(STDIN_FILENO) == 0
     defer { if isRaw { chost_terminal_leave_raw() } }
@@ -186,7 +187,9 @@ struct CopyCommand: ParsableCommand {
         .usage, "one of the two is in a machine, as MACHINE:PATH ('yadori copy web:/etc/hosts .'); give one such")
     }
     let registry = try MachineStarting.registry()
-    var copy = GuestCopy(registry, try registry.find(place.machine))
+    let record = try registry.find(place.machine)
+    try GuestShares.wait(registry, record)
+    var copy = GuestCopy(registry, record)
     if let user { copy.user = user }
     if from != nil {
       try copy.copy(fromGuest: place.path, to: target)

@@ -42,6 +42,8 @@ public struct MachineStatus: Codable, Sendable {
   /// Bytes of the host's memory that the process has in use, and how many of them it shares with no other process.
   public var residentBytes: UInt64
   public var privateBytes: UInt64?
+  /// Its guest has yet to come up and mount the shared folders.
+  public var awaitsSharedFolders: Bool?
   /// What its process has given up, and what this host didn't let it.
   public var confinement: [Confinement]?
   public var missingConfinement: [Confinement]?

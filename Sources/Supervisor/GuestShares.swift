@@ -46,6 +46,15 @@ public enum GuestShares {
     }
   }
 
+  /// Waits until a machine that has just been started shows its shared folders. Throws `MachineError` where it ends before.
+  public static func wait(_ registry: MachineRegistry, _ record: MachineRecord) throws {
+    guard record.configuration.sharedFolders?.contains(where: { $0.target != nil }) == true else { return }
+    while registry.folder(of: record).isInUse, try ControlClient(registry, record).status().awaitsSharedFolders == true
+    {
+      usleep(50_000)
+    }
+  }
+
   /// Takes them from where they are mounted.
   public static func unmount(
     _ registry: MachineRegistry, _ record: MachineRecord, _ targets: [String]

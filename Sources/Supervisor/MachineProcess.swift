@@ -14,6 +14,7 @@ public final class MachineProcess: @unchecked Sendable {
   private let started = Date()
   private var hasRun = false
   private let confinement = Mutex<[Confinement]>([])
+  private let awaitsSharedFolders = Mutex(false)
   public let machine: VirtualMachine
 
   /// Takes the machine, and makes it from its configuration. Throws `MachineError` where it runs already, and what
@@ -85,9 +86,12 @@ public final class MachineProcess: @unchecked Sendable {
 
   /// Has the guest mount what it is to see, as soon as its agent is up.
   private func showSharedFolders() {
-    guard record.image != nil, let folders = record.configuration.sharedFolders, folders.contains(where: { $0.target != nil })
+    guard record.image != nil, let folders = record.configuration.sharedFolders,
+      folders.contains(where: { $0.target != nil })
     else { return }
+    awaitsSharedFolders.withLock { $0 = true }
     Thread.detachNewThread { [registry, record] in
+      defer { self.awaitsSharedFolders.withLock { $0 = false } }
       do {
         try GuestShares.mount(registry, record, folders, patience: 600)
       } catch {
@@ -138,6 +142,7 @@ public final class MachineProcess: @unchecked Sendable {
     return ControlServer.Handlers(
       status: { [weak self] in
         var status = Self.status(of: machine, started)
+        status.awaitsSharedFolders = self?.awaitsSharedFolders.withLock { $0 }
         let applied = self?.confinement.withLock { $0 } ?? []
         status.confinement = applied
         status.missingConfinement = Confinement.allCases.filter { !applied.contains($0) }

@@ -13,12 +13,13 @@ extension FuseServer {
     let times = [status.st_atim, status.st_mtim, status.st_ctim]
     for time in times { reply.put(UInt64(bitPattern: Int64(time.tv_sec))) }
     for time in times { reply.put(UInt32(truncatingIfNeeded: time.tv_nsec)) }
-    reply.put(UInt32(status.st_mode) | owner.specialMode)
+    let mode = UInt32(status.st_mode) & (owner.deviceKind == 0 ? .max : 0o7777)
+    reply.put(mode | owner.deviceKind | owner.specialMode)
     reply.put(UInt32(truncatingIfNeeded: status.st_nlink))
     reply.put(owner.user)
     reply.put(owner.group)
-    // No devices of the host.
-    reply.put(UInt32(0))
+    // Those of the host aren't the guest's.
+    reply.put(owner.deviceNumber)
     reply.put(UInt32(truncatingIfNeeded: status.st_blksize))
     reply.put(UInt32(0))
   }
@@ -143,8 +144,10 @@ extension FuseServer {
 
   // MARK: owners
 
-  /// Where it is noted whom a file belongs to in guests: user, group and special bits of its mode, 32 bits each.
+  /// Where it is noted what a file is in guests: the fields of `SharedOwner`, in their order, 32 bits each.
   static let ownerAttribute = "user.yadori.owner"
+
+  private typealias Note = (UInt32, UInt32, UInt32, UInt32, UInt32)
 
   /// Whether a file can have extended attributes of users (attr(7)).
   private func canHaveNotes(_ node: SharedNode) -> Bool { node.kind == S_IFREG || node.kind == S_IFDIR }
@@ -162,20 +165,23 @@ extension FuseServer {
     if let owner = node.volatileOwner { return owner }
     var owner = usualOwner(status)
     if canHaveNotes(node) {
-      var note: (UInt32, UInt32, UInt32) = (0, 0, 0)
+      var note: Note = (0, 0, 0, 0, 0)
       let count: Int
       if let (folder, name) = try nodes.place(node) {
         // No link is followed in its last part.
         let path = Self.path(folder, name)
-        count = withUnsafeMutableBytes(of: &note) { lgetxattr(path, Self.ownerAttribute, $0.baseAddress, 12) }
+        count = withUnsafeMutableBytes(of: &note) { lgetxattr(path, Self.ownerAttribute, $0.baseAddress, $0.count) }
       } else {
         let path = try nodes.path(node)
-        count = withUnsafeMutableBytes(of: &note) { getxattr(path, Self.ownerAttribute, $0.baseAddress, 12) }
+        count = withUnsafeMutableBytes(of: &note) { getxattr(path, Self.ownerAttribute, $0.baseAddress, $0.count) }
       }
-      if count == 12 {
+      if count == MemoryLayout<Note>.size {
+        let isDevice = node.kind == S_IFREG && [S_IFBLK, S_IFCHR].contains(mode_t(UInt32(littleEndian: note.3)))
         owner = SharedOwner(
           user: UInt32(littleEndian: note.0), group: UInt32(littleEndian: note.1),
-          specialMode: UInt32(littleEndian: note.2) & 0o6000)
+          specialMode: UInt32(littleEndian: note.2) & 0o6000,
+          deviceKind: isDevice ? UInt32(littleEndian: note.3) : 0,
+          deviceNumber: isDevice ? UInt32(littleEndian: note.4) : 0)
       }
     }
     node.specialMode = owner.specialMode
@@ -201,15 +207,21 @@ extension FuseServer {
       }
       return
     }
-    let note = (owner.user.littleEndian, owner.group.littleEndian, owner.specialMode.littleEndian)
-    if withUnsafeBytes(of: note, { setxattr(path, Self.ownerAttribute, $0.baseAddress, 12, 0) }) != 0 {
+    let note: Note = (
+      owner.user.littleEndian, owner.group.littleEndian, owner.specialMode.littleEndian, owner.deviceKind.littleEndian,
+      owner.deviceNumber.littleEndian
+    )
+    if withUnsafeBytes(of: note, { setxattr(path, Self.ownerAttribute, $0.baseAddress, $0.count, 0) }) != 0 {
       node.volatileOwner = owner
     }
   }
 
   /// What a new file's owner is: who makes it, and the folder's group where that has the set-group-ID bit.
-  func takeOver(_ node: SharedNode, _ status: stat, in parent: SharedNode, _ header: FuseHeader, mode: UInt32) throws {
+  func takeOver(
+    _ node: SharedNode, _ status: stat, in parent: SharedNode, _ header: FuseHeader, mode: UInt32, device: UInt32?
+  ) throws {
     var owner = SharedOwner(user: header.user, group: header.group, specialMode: mode & 0o6000)
+    if let device { (owner.deviceKind, owner.deviceNumber) = (mode & UInt32(S_IFMT), device) }
     if parent.specialMode & 0o2000 != 0 {
       owner.group = try self.owner(parent, try nodes.status(parent)).group
       if node.isFolder { owner.specialMode |= 0o2000 }
@@ -311,7 +323,9 @@ extension FuseServer {
         errno = ERANGE
         return -1
       }
-      list.withUnsafeBytes { target!.copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(target!), byteCount: $0.count) }
+      list.withUnsafeBytes {
+        target!.copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(target!), byteCount: $0.count)
+      }
       return list.count
     }
   }

@@ -5,7 +5,8 @@ import Glibc
 extension FuseServer {
   /// What has just been made, for the guest to know.
   private func finish(
-    _ parent: SharedNode, _ name: [CChar], _ header: FuseHeader, mode: UInt32, chmod isExact: Bool
+    _ parent: SharedNode, _ name: [CChar], _ header: FuseHeader, mode: UInt32, device: UInt32? = nil,
+    chmod isExact: Bool = true
   ) throws -> (SharedNode, FuseReply) {
     var status = stat()
     guard let served = parent.served,
@@ -18,7 +19,7 @@ extension FuseServer {
       guard chmod(try nodes.path(node), mode_t(mode & 0o1777)) == 0 else { throw FuseError(errno) }
       status = try nodes.status(node)
     }
-    try takeOver(node, status, in: parent, header, mode: mode)
+    try takeOver(node, status, in: parent, header, mode: mode, device: device)
     var reply = FuseReply()
     putEntry(node, status, try owner(node, status), in: &reply)
     return (node, reply)
@@ -31,20 +32,23 @@ extension FuseServer {
     arguments.skip(4)
     let name = try arguments.name()
     guard mkdirat(try nodes.descriptor(parent), name, mode_t(mode & 0o1777)) == 0 else { throw FuseError(errno) }
-    return try finish(parent, name, header, mode: mode, chmod: true).1
+    return try finish(parent, name, header, mode: mode).1
   }
 
-  /// Files, pipes and sockets; the guest has its own devices, and none of the host's.
+  /// Files, pipes and sockets. A device is the guest's own, and an empty file on the host.
   func makeNode(_ parent: SharedNode, _ header: FuseHeader, _ arguments: inout FuseArguments) throws -> FuseReply {
     let mode: UInt32 = try arguments.take()
-    arguments.skip(12)
+    let device: UInt32 = try arguments.take()
+    arguments.skip(8)
     let name = try arguments.name()
-    let kind = mode_t(mode) & S_IFMT
+    var kind = mode_t(mode) & S_IFMT
+    let isDevice = kind == S_IFBLK || kind == S_IFCHR
+    if isDevice { kind = S_IFREG }
     guard kind == S_IFREG || kind == S_IFIFO || kind == S_IFSOCK else { throw FuseError(EPERM) }
     guard mknodat(try nodes.descriptor(parent), name, kind | mode_t(mode & 0o1777), 0) == 0 else {
       throw FuseError(errno)
     }
-    return try finish(parent, name, header, mode: mode, chmod: true).1
+    return try finish(parent, name, header, mode: mode, device: isDevice ? device : nil).1
   }
 
   func makeSymbolicLink(
@@ -96,7 +100,7 @@ extension FuseServer {
     var reply: FuseReply
     if isNew {
       do {
-        (node, reply) = try finish(parent, name, header, mode: mode, chmod: true)
+        (node, reply) = try finish(parent, name, header, mode: mode)
       } catch {
         close(descriptor)
         throw error

@@ -46,12 +46,17 @@ final class SharedNode {
   deinit { if descriptor >= 0 { close(descriptor) } }
 }
 
-/// Whom a file belongs to in the guest, and those bits of its mode that no file gets on the host.
+/// What a file is in the guest and isn't on the host: whom it belongs to, those bits of its mode that no file gets there,
+/// and whether it is a device.
 struct SharedOwner: Equatable, Codable {
   var user: UInt32
   var group: UInt32
   /// 0o4000 and 0o2000.
   var specialMode: UInt32 = 0
+  /// S_IFBLK or S_IFCHR; on the host it is an empty file. 0: it is no device.
+  var deviceKind: UInt32 = 0
+  /// As Linux encodes it in 32 bits.
+  var deviceNumber: UInt32 = 0
 }
 
 /// What the guest knows of the host's files. The I/O thread's.
