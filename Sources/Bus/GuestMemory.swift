@@ -26,6 +26,12 @@ public final class GuestMemory: @unchecked Sendable {
     try mapping.show(descriptor, offset: offset, count: count)
   }
 
+  /// Gives whole pages of RAM back to the host. They read as zero, or as what `show` put there, until they are written.
+  public func release(_ bytes: UnsafeMutableRawBufferPointer) {
+    guard let start = bytes.baseAddress else { return }
+    mapping.release(offset: start - host, count: bytes.count)
+  }
+
   /// The host bytes of `[address, address + count)`, or nil when any of them lies outside RAM.
   @inline(__always)
   public func bytes(at address: PhysicalAddress, count: UInt64) -> UnsafeMutableRawBufferPointer? {

@@ -38,15 +38,19 @@ struct ShareOptions: ParsableArguments {
 
 struct SetCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "set", abstract: "Changes a machine: its share of the processors at once, the rest at its next start.")
+    commandName: "set", abstract: "Changes a machine, which may be running.",
+    discussion: """
+      Its share of the processors changes at once. A running machine can do with less RAM and fewer harts than it was \
+      started with, and get them back; more than that it gets when it is started again.
+      """)
 
   @OptionGroup var machine: MachineName
   @OptionGroup var share: ShareOptions
 
-  @Option(name: [.customShort("c"), .customLong("harts")], help: "Number of harts, from its next start on.")
+  @Option(name: [.customShort("c"), .customLong("harts")], help: "Number of harts.")
   var harts: Int?
 
-  @Option(name: [.short, .long], help: "RAM, from its next start on: 512M, 2G ...")
+  @Option(name: [.short, .long], help: "RAM: 512M, 2G ...")
   var memory: ByteCount?
 
   func run() throws {
@@ -62,13 +66,37 @@ struct SetCommand: ParsableCommand {
     var wanted = record.configuration
     change(&wanted)
     try wanted.check()
-    let isRunning = registry.folder(of: record).isInUse
-    if isRunning, share.cpus != nil || share.weight != nil {
-      try ControlClient(registry, record).set(processors: share.cpus?.processors, weight: share.weight)
-    }
+    if registry.folder(of: record).isInUse { try changeRunning(registry, record) }
     try registry.update(record.identifier) { change(&$0.configuration) }
-    if isRunning, harts != nil || memory != nil {
-      report("the machine '\(record.name)' gets its new harts and RAM when it is started again")
+  }
+
+  /// A running machine has no more harts and RAM than it was started with, but may do with less for a while.
+  private func changeRunning(_ registry: MachineRegistry, _ record: MachineRecord) throws {
+    let client = ControlClient(registry, record)
+    if share.cpus != nil || share.weight != nil {
+      try client.set(processors: share.cpus?.processors, weight: share.weight)
+    }
+    if harts == nil, memory == nil { return }
+    let status = try client.status()
+    var later: [String] = []
+    if let memory, let most = status.memoryAtStart {
+      if memory.bytes > most { later.append("RAM beyond \(most >> 20)M") }
+      if status.hasBalloon == true {
+        try client.set(memory: min(memory.bytes, most))
+      } else if memory.bytes < most {
+        later.append("RAM")
+      }
+    }
+    if let harts, let most = status.hartsAtStart {
+      if harts > most { later.append("harts beyond \(most)") }
+      if record.image == nil {
+        if harts < most { later.append("harts") }
+      } else {
+        try GuestHarts.use(min(harts, most), registry, record)
+      }
+    }
+    if !later.isEmpty {
+      report("the machine '\(record.name)' gets its new \(later.joined(separator: " and ")) when it is started again")
     }
   }
 }

@@ -394,6 +394,8 @@ struct RunCommand: ParsableCommand {
     configuration.processorLimit = before?.processorLimit
     configuration.processorWeight = before?.processorWeight
     share.apply(to: &configuration)
+    // One in the background may have others beside it.
+    if detach, image != nil { configuration.hasBalloon = true }
     // Whoever starts a machine with firmware in the background wants to stop it. Others keep the devices that they had.
     if detach, configuration.boot.firmware != .none { configuration.hasPowerButton = true }
     switch network {

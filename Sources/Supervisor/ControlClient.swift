@@ -83,9 +83,11 @@ public struct ControlClient: Sendable {
     close(descriptor)
   }
 
-  /// Changes its share of the host's processors: how many it may use at most (0: no limit), and its weight against others.
-  public func set(processors: Double?, weight: Int?) throws {
-    let (_, descriptor) = try ask(ControlRequest(verb: .set, processors: processors, weight: weight))
+  /// Changes its share of the host's processors: how many it may use at most (0: no limit), and its weight against
+  /// others; and how many bytes of RAM its guest is to make do with.
+  public func set(processors: Double? = nil, weight: Int? = nil, memory: UInt64? = nil) throws {
+    let (_, descriptor) = try ask(
+      ControlRequest(verb: .set, processors: processors, weight: weight, memory: memory))
     close(descriptor)
   }
 

@@ -17,6 +17,8 @@ struct ControlRequest: Codable {
   /// Of `set`: processors at most, 0 for no limit, and the weight; nil: as it is.
   var processors: Double?
   var weight: Int?
+  /// Of `set`: bytes of RAM that the guest is to make do with.
+  var memory: UInt64?
   /// Of `publish`: "2222:22".
   var forward: String?
   /// Of `share`.
@@ -41,6 +43,12 @@ public struct MachineStatus: Codable, Sendable {
   public var processorSeconds: Double
   /// Bytes of the host's memory that the process has in use, and how many of them it shares with no other process.
   public var residentBytes: UInt64
+  /// Bytes of RAM that the guest has: less than it was made with where it was told to make do.
+  public var memoryBytes: UInt64?
+  /// What it was started with.
+  public var memoryAtStart: UInt64?
+  public var hartsAtStart: Int?
+  public var hasBalloon: Bool?
   public var privateBytes: UInt64?
   /// Its guest has yet to come up and mount the shared folders.
   public var awaitsSharedFolders: Bool?

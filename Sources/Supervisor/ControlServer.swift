@@ -16,8 +16,8 @@ final class ControlServer: Sendable {
     var kill: @Sendable () -> Void
     /// Why it can't be saved there; nil: it was.
     var save: @Sendable (String) -> String?
-    /// Processors (nil: no limit) and a weight, each where it is to be changed. Why not; nil: done.
-    var set: @Sendable (_ processors: Double??, _ weight: Int?) -> String?
+    /// Processors (nil: no limit), a weight and RAM, each where it is to be changed. Why not; nil: done.
+    var set: @Sendable (_ processors: Double??, _ weight: Int?, _ memory: UInt64?) -> String?
     var publish: @Sendable (String) -> String?
     var share: @Sendable (SharedFolder) -> String?
     var unshare: @Sendable (String) -> String?
@@ -75,7 +75,9 @@ final class ControlServer: Sendable {
     case .resume: handlers.resume()
     case .powerButton: reply.refusal = handlers.pressPowerButton()
     case .kill: handlers.kill()
-    case .set: reply.refusal = handlers.set(request.processors.map { $0 == 0 ? nil : $0 }, request.weight)
+    case .set:
+      reply.refusal = handlers.set(
+        request.processors.map { $0 == 0 ? nil : $0 }, request.weight, request.memory)
     case .publish: reply.refusal = request.forward.map(handlers.publish) ?? "say which port"
     case .share: reply.refusal = request.folder.map(handlers.share) ?? "say which folder"
     case .unshare: reply.refusal = request.name.map(handlers.unshare) ?? "say which folder"

@@ -166,9 +166,12 @@ public final class MachineProcess: @unchecked Sendable {
         machine.wait(while: [.ready])
         return Self.reason { try machine.save(to: path) }
       },
-      set: { processors, weight in
+      set: { processors, weight, memory in
         if let processors { machine.setProcessorLimit(processors) }
-        return Self.reason { if let weight { try machine.setProcessorWeight(weight) } }
+        return Self.reason {
+          if let weight { try machine.setProcessorWeight(weight) }
+          if let memory { try machine.setMemoryTarget(memory) }
+        }
       },
       publish: { forward in
         machine.wait(while: [.ready])
@@ -211,7 +214,9 @@ public final class MachineProcess: @unchecked Sendable {
     return MachineStatus(
       state: machine.state == .paused ? .paused : .running, process: getpid(), started: started,
       instructions: machine.retiredInstructions, processorSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
-      residentBytes: pages * UInt64(sysconf(Int32(_SC_PAGESIZE))),
+      residentBytes: pages * UInt64(sysconf(Int32(_SC_PAGESIZE))), memoryBytes: machine.memoryInUse,
+      memoryAtStart: machine.configuration.memorySize, hartsAtStart: machine.configuration.hartCount,
+      hasBalloon: machine.configuration.hasBalloon,
       privateBytes: ownKilobytes.isEmpty ? nil : ownKilobytes.reduce(0, +) << 10)
   }
 }

@@ -35,6 +35,7 @@ public enum VirtioDeviceType {
   public static let block: UInt32 = 2
   public static let console: UInt32 = 3
   public static let entropy: UInt32 = 4
+  public static let balloon: UInt32 = 5
   public static let input: UInt32 = 18
   public static let socket: UInt32 = 19
   public static let fileSystem: UInt32 = 26

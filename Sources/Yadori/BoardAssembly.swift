@@ -16,6 +16,8 @@ struct BoardAssembly {
   /// Nil: it isn't on one.
   let userNetwork: UserNetwork?
   /// Nil: it has none.
+  let balloon: VirtioBalloon?
+  /// Nil: it has none.
   let fileSystem: VirtioFileSystem?
   /// Stops what the virtio devices are connected to, which the board leaves to its owner. Before the board stops.
   let stopBackends: () -> Void
@@ -66,6 +68,8 @@ struct BoardAssembly {
       powerButton = configuration.hasPowerButton == true ? VirtioInput() : nil
       if let powerButton { devices.append(powerButton) }
       if let socket { devices.append(socket) }
+      balloon = configuration.hasBalloon == true ? VirtioBalloon() : nil
+      if let balloon { devices.append(balloon) }
       if let fileSystem { devices.append(fileSystem) }
       board = try Board(
         BoardConfiguration(

@@ -78,6 +78,7 @@ public final class VirtualMachine: @unchecked Sendable {
   private let share: ProcessorShare
   private let network: UserNetwork?
   private let fileSystem: VirtioFileSystem?
+  private let balloon: VirtioBalloon?
 
   /// Builds a machine that will boot. Throws `MachineError`, or the error of the room that refuses (each is one line
   /// that says what to do).
@@ -94,6 +95,7 @@ public final class VirtualMachine: @unchecked Sendable {
     powerButton = assembly.powerButton
     network = assembly.userNetwork
     fileSystem = assembly.fileSystem
+    balloon = assembly.balloon
     share = ProcessorShare(limit: configuration.processorLimit)
     for hart in board.harts { share.apply(to: hart) }
     stopBackends = assembly.stopBackends
@@ -377,6 +379,20 @@ public final class VirtualMachine: @unchecked Sendable {
 
   /// The folders that are shared now. Any thread.
   public var sharedFolders: [SharedFolder] { fileSystem?.sharedFolders ?? [] }
+
+  /// Has the guest make do with so many bytes of RAM, as far as it can; all that it was made with at most. It needs a
+  /// while, and a driver. Throws `MachineError` where that is more, or the machine has no balloon. Any thread.
+  public func setMemoryTarget(_ bytes: UInt64) throws {
+    guard let balloon else { throw MachineError(.unavailable, "it has no balloon; start it anew in the background") }
+    guard bytes <= configuration.memorySize else {
+      throw MachineError(
+        .unavailable, "it was started with \(configuration.memorySize >> 20)M of RAM, and gets more at its next start")
+    }
+    balloon.setTarget(configuration.memorySize - bytes)
+  }
+
+  /// Bytes of RAM that the guest has now. Any thread.
+  public var memoryInUse: UInt64 { configuration.memorySize - min(configuration.memorySize, balloon?.actual ?? 0) }
 
   /// Sends a break on the serial line. Any thread.
   public func sendBreak() {

@@ -27,6 +27,8 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   /// Folders of the host that the guest may see: a file system that it mounts by the tag `yadori` (virtio-fs), in the root
   /// of which each has its name. Folders can be added while the machine runs. Nil: there is no such device.
   public var sharedFolders: [SharedFolder]?
+  /// Whether memory that the guest doesn't use goes back to the host (a virtio balloon); nil: no.
+  public var hasBalloon: Bool?
   /// How many of the host's processors the machine may use together, hundredths count (0.25); nil: all that others leave.
   public var processorLimit: Double?
   /// Its weight against other machines where processors are scarce, 1...10000; nil: 100.

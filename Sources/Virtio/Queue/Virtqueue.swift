@@ -183,9 +183,9 @@ public final class Virtqueue {
 
   /// Gives a chain back, of which the first `written` writable bytes were written. With `publish` false the driver
   /// doesn't see it before the next one that is published.
-  public func push(head: UInt16, written: UInt32, publish: Bool = true) {
+  public func push(head: UInt16, written: UInt32, publish: Bool = true, notesWrites: Bool = true) {
     // Whatever `written` says: a request that failed may have been carried out in part.
-    noteWritten(head)
+    if notesWrites { noteWritten(head) }
     let element = used + 4 + 8 * Int(position.nextUsed & mask)
     element.storeBytes(of: UInt32(head).littleEndian, as: UInt32.self)
     element.storeBytes(of: written.littleEndian, toByteOffset: 4, as: UInt32.self)

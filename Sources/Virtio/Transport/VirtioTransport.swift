@@ -273,9 +273,13 @@ public final class VirtioTransport: @unchecked Sendable {
   /// Serves the chains that wait in a queue. `serve` returns how many bytes it wrote into the chain, or nil to leave it
   /// in the queue and stop for now; what it throws stops the device.
   ///
+  /// `notesWrites`: whether memory is told of what the device writes, see `GuestMemory.noteWrite`.
+  ///
   /// A driver that never ceases to add chains doesn't keep the I/O thread from its other work: after `budget` chains
   /// the rest is left for the loop's next turn.
-  public func process(_ index: Int, budget: Int = 64, _ serve: (DescriptorChain) throws -> UInt32?) {
+  public func process(
+    _ index: Int, budget: Int = 64, notesWrites: Bool = true, _ serve: (DescriptorChain) throws -> UInt32?
+  ) {
     guard let queue = queue(index) else { return }
     var chain = DescriptorChain()
     var left = budget
@@ -289,7 +293,7 @@ public final class VirtioTransport: @unchecked Sendable {
             return interruptIfWanted(queue)
           }
           guard queues[index] === queue else { return }
-          queue.push(head: chain.head, written: written)
+          queue.push(head: chain.head, written: written, notesWrites: notesWrites)
           left -= 1
           if left == 0 {
             processLater(index)
