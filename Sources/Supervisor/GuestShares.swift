@@ -17,7 +17,7 @@ public enum GuestShares {
       tries=0
       while :; do
         if mountpoint -q "$target"; then umount -l "$target" || exit 1; fi
-        mount --bind "$place/$name" "$target" && stat "$target" > /dev/null && break
+        mount --bind "$place/$name" "$target" && find "$target" -maxdepth 0 -empty > /dev/null && break
         tries=$((tries + 1))
         [ $tries -lt 15 ] || exit 1
         sleep 0.1

@@ -2,18 +2,6 @@ import Foundation
 import HostSystem
 import Testing
 
-/// Whether this host knows a Debian mirror.
-private let hasMirror: Bool = {
-  if ProcessInfo.processInfo.environment["YADORI_MIRROR"] != nil { return true }
-  let folder = "/etc/apt/sources.list.d"
-  let files = ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).map { folder + "/" + $0 }
-  return (files + ["/etc/apt/sources.list"]).contains { path in
-    ((try? String(contentsOfFile: path, encoding: .utf8)) ?? "").split(whereSeparator: \.isWhitespace).contains {
-      $0.hasPrefix("http") && ($0.hasSuffix("/debian") || $0.hasSuffix("/debian/"))
-    }
-  }
-}()
-
 /// Debian's own kernel in a machine of ours, from a mirror to a file that is there at the next boot. Needs the mirror
 /// that this host's apt uses, or YADORI_MIRROR.
 @Suite(.serialized, .enabled(if: hasMirror, "no Debian mirror: set YADORI_MIRROR"))

@@ -6,6 +6,18 @@ import Testing
 let canMount: Bool =
   (try? Subprocess.runAndWait("unshare", ["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).succeeded) == true
 
+/// Whether this host knows a Debian mirror.
+let hasMirror: Bool = {
+  if ProcessInfo.processInfo.environment["YADORI_MIRROR"] != nil { return true }
+  let folder = "/etc/apt/sources.list.d"
+  let files = ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).map { folder + "/" + $0 }
+  return (files + ["/etc/apt/sources.list"]).contains { path in
+    ((try? String(contentsOfFile: path, encoding: .utf8)) ?? "").split(whereSeparator: \.isWhitespace).contains {
+      $0.hasPrefix("http") && ($0.hasSuffix("/debian") || $0.hasSuffix("/debian/"))
+    }
+  }
+}()
+
 /// The program as a person meets it, with a home of its own.
 struct Program {
   let folder: URL
@@ -43,10 +55,10 @@ struct Program {
     return environment
   }
 
-  /// Runs the program, at most two minutes long. `shell` is a script that runs it as "$@".
-  func run(_ arguments: [String], shell: String? = nil) throws -> Outcome {
+  /// Runs the program, at most so many seconds long. `shell` is a script that runs it as "$@".
+  func run(_ arguments: [String], shell: String? = nil, seconds: Int = 120) throws -> Outcome {
     let command = (shell.map { ["sh", "-c", $0, folder.path] } ?? []) + [path] + arguments
-    let outcome = try Subprocess.runAndWait("timeout", ["120"] + command, environment: environment)
+    let outcome = try Subprocess.runAndWait("timeout", ["\(seconds)"] + command, environment: environment)
     return Outcome(
       status: outcome.status, output: String(decoding: outcome.output, as: UTF8.self),
       error: String(decoding: outcome.errorOutput, as: UTF8.self))

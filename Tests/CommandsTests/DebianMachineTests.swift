@@ -1,0 +1,117 @@
+import Foundation
+import HostSystem
+import Testing
+
+/// What is done with running machines, against Debian as it is built and booted here. Needs a mirror, as `DebianBootTests`.
+@Suite(.enabled(if: hasMirror, "no Debian mirror: set YADORI_MIRROR"))
+struct DebianMachineTests {
+  private let program: Program
+
+  init() throws { program = try Program() }
+
+  /// Its output. Expects this exit code.
+  @discardableResult
+  private func yadori(
+    _ arguments: String..., status: Int32 = 0, shell: String? = nil, location: SourceLocation = #_sourceLocation
+  ) throws -> String {
+    let outcome = try program.run(arguments, shell: shell, seconds: 600)
+    #expect(outcome.status == status, "\(arguments): \(outcome.error)", sourceLocation: location)
+    return outcome.output
+  }
+
+  private func write(_ text: String, to name: String) throws {
+    let place = URL(fileURLWithPath: program[name])
+    try FileManager.default.createDirectory(at: place.deletingLastPathComponent(), withIntermediateDirectories: true)
+    try Data(text.utf8).write(to: place)
+  }
+
+  private func text(_ name: String) throws -> String { try String(contentsOfFile: program[name], encoding: .utf8) }
+
+  /// One image and one boot for all of it, which takes a while.
+  @Test func verbsOfRunningMachines() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try yadori("image", "build", "debian")
+    defer { _ = try? program.run(["remove", "-f", "web", "web-1", "web-2", "back"]) }
+    try write("from the host", to: "shared/a")
+    try write("secret", to: "outside")
+    try yadori("run", "-d", "--name", "web", "-c", "2", "-m", "512M", "--share", program["shared"] + ":/work", "debian")
+
+    // Commands, and what they see of the host.
+    #expect(try yadori("exec", "web", "--", "uname", "-m") == "riscv64\n")
+    try yadori("exec", "web", "--", "sh", "-c", "exit 7", status: 7)
+    #expect(try yadori("exec", "web", "--", "cat", "/work/a") == "from the host")
+    try yadori(
+      "exec", "web", "--", "sh", "-ec",
+      """
+      cd /work; mkdir d; echo guest > d/f; ln -s f d/l; ln d/f d/h; chmod 640 d/f; mv d e; [ "$(cat e/l)" = guest ]
+      ln -s ../../outside out; ! cat out; tar cf t.tar e; rm -r e; tar xf t.tar; [ "$(stat -c %h e/f)" = 2 ]
+      (flock -n 9 && ! flock -n t.tar true) 9< t.tar
+      """)
+    #expect(try text("shared/e/f") == "guest\n" && text("outside") == "secret")
+    var status = stat()
+    #expect(stat(program["shared/e/f"], &status) == 0 && status.st_mode & 0o777 == 0o640 && status.st_nlink == 2)
+
+    // Folders that come and go while it runs.
+    try write("more", to: "more/m")
+    try yadori("share", "web", program["more"] + ":/srv/more:ro")
+    #expect(try yadori("exec", "web", "--", "sh", "-c", "cat /srv/more/m; touch /srv/more/n || echo no") == "moreno\n")
+    try write("other", to: "other/m")
+    try yadori("share", "web", program["other"] + ":/srv/more")
+    #expect(try yadori("exec", "web", "--", "sh", "-c", "cat /srv/more/m; touch /srv/more/n") == "other")
+    #expect(FileManager.default.fileExists(atPath: program["other/n"]))
+    try yadori("unshare", "web", "/srv/more")
+    #expect(try yadori("exec", "web", "--", "ls", "/srv/more") == "")
+    try program.expectRefusal(["share", "web", program["none"] + ":/x"], code: 66, says: ["none", "check the name"])
+    try program.expectRefusal(["unshare", "web", "/x"], code: 66, says: ["no shared folder at '/x'"])
+
+    // Harts and RAM, and less of them.
+    #expect(try yadori("exec", "web", "--", "nproc") == "2\n")
+    try yadori("set", "web", "--harts", "1", "--memory", "384M")
+    #expect(try yadori("exec", "web", "--", "nproc") == "1\n")
+    let look = """
+      n=0; while [ $n -lt 300 ] && ! "$@" | grep -q '"memoryBytes" : 402653184'; do n=$((n + 1)); sleep 0.1; done; "$@"
+      """
+    #expect(try yadori("inspect", "web", shell: look).contains("\"memoryBytes\" : 402653184"))
+    try yadori("set", "web", "--harts", "2", "--memory", "512M")
+    #expect(try yadori("exec", "web", "--", "nproc") == "2\n")
+
+    // Files there and back.
+    try yadori("copy", program["shared/e"], "web:/root")
+    try yadori("copy", "web:/root/e/f", program["copied"])
+    #expect(try text("copied") == "guest\n")
+
+    // Copies of it, each somebody else, all with the same memory.
+    try yadori("exec", "web", "--", "sh", "-c", "echo kept > /dev/shm/note; sync")
+    try yadori("snapshot", "create", "web", "first")
+    try yadori("clone", "web", "web-1..2")
+    let names = try ["web", "web-1", "web-2"].map {
+      try yadori("exec", $0, "--", "sh", "-c", "cat /dev/shm/note; hostname; cat /etc/machine-id /work/a")
+    }
+    #expect(Set(names).count == 3 && names.allSatisfy { $0.hasPrefix("kept\n") && $0.hasSuffix("from the host") })
+    try yadori("exec", "web-1", "--", "sh", "-c", "echo changed > /dev/shm/note")
+    #expect(try yadori("exec", "web-2", "--", "cat", "/dev/shm/note") == "kept\n")
+    try yadori("exec", "web", "--", "sh", "-c", "echo later > /dev/shm/note; echo later > /root/note; sync")
+    try yadori("save", "web", program["saved"])
+    try yadori("snapshot", "revert", "web", "first")
+    #expect(try yadori("exec", "web", "--", "sh", "-c", "cat /dev/shm/note; ls /root/note || :")== "kept\n")
+    try yadori("restore", program["saved"], "--name", "back")
+    #expect(try yadori("exec", "back", "--", "cat", "/dev/shm/note", "/root/note") == "later\nlater\n")
+
+    // It switches itself off when it is asked to.
+    try yadori("stop", "web")
+    #expect(try yadori("list").contains("stopped"))
+
+    // A machine for one command, which sees where it was started.
+    let here = "cd \"$YADORI_HOME/shared\" && exec \"$@\""
+    #expect(
+      try yadori(
+        "run", "--rm", "debian", "--", "sh", "-c", "pwd; cat a; echo > made; exit 3", status: 3, shell: here)
+        == "/src\nfrom the host")
+    #expect(FileManager.default.fileExists(atPath: program["shared/made"]))
+    #expect(try yadori("run", "--rm", "debian", "--", "cat", "e/f", shell: here) == "guest\n")
+    #expect(try yadori("run", "--rm", "--no-share", "debian", "--", "pwd", shell: here) == "/root\n")
+    #expect(
+      try yadori("run", "--rm", "--share", program["more"] + ":/m:ro", "debian", "--", "cat", "/m/m", "a", shell: here)
+        == "morefrom the host")
+  }
+}
