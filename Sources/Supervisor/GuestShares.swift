@@ -6,6 +6,12 @@ public enum GuestShares {
   /// Where guests have the file system in which all of them are.
   static let place = "/run/yadori/shares"
 
+  /// Whether a shared folder is mounted at a place, even one that isn't there any more.
+  private static let shown = #"""
+    shown() { grep -q " $1 .* - virtiofs " /proc/self/mountinfo; }
+
+    """#
+
   /// In the guest. Behind another folder of the same name it may take a moment until the new one is seen.
   private static let script = #"""
     place=$1; shift
@@ -13,22 +19,23 @@ public enum GuestShares {
     mountpoint -q "$place" || mount -t virtiofs yadori "$place" || exit 1
     while [ $# -gt 0 ]; do
       name=$1 target=$2 mode=$3; shift 3
-      mkdir -p "$target" || exit 1
       tries=0
       while :; do
-        if mountpoint -q "$target"; then umount -l "$target" || exit 1; fi
+        while shown "$target"; do umount -l "$target" || exit 1; done
+        mkdir -p "$target" || exit 1
         mount --bind "$place/$name" "$target" && find "$target" -maxdepth 0 -empty > /dev/null && break
         tries=$((tries + 1))
-        [ $tries -lt 15 ] || exit 1
+        [ $tries -lt 15 ] || break
         sleep 0.1
-      done 2> /run/yadori/problem || { cat /run/yadori/problem >&2; exit 1; }
+      done 2> /run/yadori/problem
+      shown "$target" && find "$target" -maxdepth 0 -empty > /dev/null 2>&1 || { tail -n 1 /run/yadori/problem >&2; exit 1; }
       [ "$mode" = rw ] || mount -o remount,bind,ro "$target" || exit 1
     done
     """#
 
   private static let removal = #"""
     for target; do
-      if mountpoint -q "$target"; then umount -l "$target" || exit 1; fi
+      while shown "$target"; do umount -l "$target" || exit 1; done
     done
     """#
 
@@ -41,7 +48,7 @@ public enum GuestShares {
       folder.target.map { [folder.name, $0, folder.isReadOnly ? "ro" : "rw"] } ?? []
     }
     if words.isEmpty { return }
-    try run(registry, record, ["sh", "-c", script, "sh", place] + words, patience) {
+    try run(registry, record, ["sh", "-c", shown + script, "sh", place] + words, patience) {
       "the guest of '\(record.name)' can't mount the shared folder\($0)"
     }
   }
@@ -59,7 +66,7 @@ public enum GuestShares {
   public static func unmount(
     _ registry: MachineRegistry, _ record: MachineRecord, _ targets: [String]
   ) throws {
-    try run(registry, record, ["sh", "-c", removal, "sh"] + targets, 60) {
+    try run(registry, record, ["sh", "-c", shown + removal, "sh"] + targets, 60) {
       "the guest of '\(record.name)' can't unmount the shared folder\($0)"
     }
   }

@@ -93,7 +93,7 @@ struct DebianMachineTests {
     try yadori("exec", "web", "--", "sh", "-c", "echo later > /dev/shm/note; echo later > /root/note; sync")
     try yadori("save", "web", program["saved"])
     try yadori("snapshot", "revert", "web", "first")
-    #expect(try yadori("exec", "web", "--", "sh", "-c", "cat /dev/shm/note; ls /root/note || :")== "kept\n")
+    #expect(try yadori("exec", "web", "--", "sh", "-c", "cat /dev/shm/note; ls /root/note || :") == "kept\n")
     try yadori("restore", program["saved"], "--name", "back")
     #expect(try yadori("exec", "back", "--", "cat", "/dev/shm/note", "/root/note") == "later\nlater\n")
 
