@@ -19,6 +19,8 @@ public final class GuestCommand: Sendable {
     /// Whether it gets a terminal, of this size where it is known.
     public var hasTerminal = false
     public var size: (columns: Int, rows: Int)?
+    /// In place of a program: what the machine is to be called from now on; see `GuestIdentity`.
+    var identity: [String: String]?
 
     public init(_ arguments: [String]) { self.arguments = arguments }
 
@@ -27,6 +29,7 @@ public final class GuestCommand: Sendable {
       words += environment.map { "environment=\($0)=\($1)" }
       if let folder { words.append("folder=\(folder)") }
       if hasTerminal { words.append("terminal=1") }
+      if let identity { words += ["identity=1"] + identity.map { "\($0)=\($1)" } }
       if let size { words.append("size=\(size.rows) \(size.columns)") }
       return words.flatMap { Array($0.utf8) + [0] }
     }

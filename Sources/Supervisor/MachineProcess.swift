@@ -58,9 +58,11 @@ public final class MachineProcess: @unchecked Sendable {
   public func run(
     until savePoint: VirtualMachine.SavePoint? = nil, isReady: () -> Void = {}
   ) throws -> VirtualMachine.Outcome {
-    try registry.update(record.identifier) {
-      $0.exitCode = nil
-      $0.ending = nil
+    if record.exitCode != nil || record.ending != nil {
+      try registry.update(record.identifier) {
+        $0.exitCode = nil
+        $0.ending = nil
+      }
     }
     let server = try ControlServer(registry.folder(of: record), handlers)
     hasRun = true

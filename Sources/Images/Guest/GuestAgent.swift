@@ -4,7 +4,8 @@
 /// It is written in Perl, which every Debian has (`perl-base` is essential).
 ///
 /// Each side sends frames: a letter, the number of its bytes (32 bits, big-endian), the bytes. The first one is the
-/// host's, R: words that end with a zero byte, `key=value` each. Then from the host: I, input for the program, and E, its
+/// host's, R: words that end with a zero byte, `key=value` each; it names a program to run, or, with `identity=1`, what the
+/// machine is to be called from now on. Then from the host: I, input for the program, and E, its
 /// end; W, the terminal's rows and columns; S, a signal's number. From the guest: B, the program has begun; C, how many
 /// bytes of the input it has taken; O and D, its output and its diagnostics; X, its exit code, or K, the signal that
 /// ended it; F, why it couldn't be run.
@@ -100,9 +101,69 @@ public enum GuestAgent {
       }
       # A machine that was paused or restored may be behind. clock_settime
       if (my $time = $request{time}) { syscall(112, 0, pack('q q', $time, 0)) if abs($time - time) > 2 }
+      return identify($socket, \%request) if $request{identity};
       my @user = getpwnam($request{user} // 'root');
       return put($socket, 'F', "there is no user '$request{user}' in the guest") if !@user;
       run($socket, $buffer, \%request, \@arguments, \@environment, \@user);
+    }
+
+    sub spew {
+      my ($path, $text, $mode) = @_;
+      unlink $path;
+      my $file;
+      sysopen($file, $path, 0301, $mode) && syswrite($file, $text) == length $text && close $file
+        or die "can't write $path: $!\n";
+    }
+
+    # Makes another machine of this one: what follows from random numbers comes after them.
+    sub identify {
+      my ($socket, $request) = @_;
+      eval {
+        my $name = $request->{name};
+        my $random;
+        open($random, '+<', '/dev/urandom') && syswrite($random, pack('H*', $request->{entropy}))
+          or die "no random numbers: $!\n";
+        # RNDRESEEDCRNG
+        ioctl($random, 0x5207, 0);
+        spew('/etc/hostname', "$name\n", 0644);
+        # sethostname
+        syscall(161, $name, length $name);
+        if (open(my $hosts, '<', '/etc/hosts')) {
+          my $text = join '', <$hosts>;
+          spew('/etc/hosts', $text, 0644) if $text =~ s/^127\.0\.1\.1.*/127.0.1.1 $name/m;
+        }
+        spew('/etc/machine-id', "$request->{machine}\n", 0444);
+        if (-d '/etc/ssh' && defined $request->{key}) {
+          unlink glob('/etc/ssh/ssh_host_*');
+          spew('/etc/ssh/ssh_host_ed25519_key', $request->{key}, 0600);
+          spew('/etc/ssh/ssh_host_ed25519_key.pub', $request->{public}, 0644);
+          # The server reads its keys again.
+          if (open(my $file, '<', '/run/sshd.pid')) { kill('HUP', $1) if <$file> =~ /(\d+)/ }
+        }
+        readdress($request->{card}) if length $request->{card};
+        1;
+      } or do {
+        chomp(my $why = $@);
+        return put($socket, 'F', $why);
+      };
+      put($socket, 'B', '');
+      put($socket, 'X', pack('N', 0));
+    }
+
+    # Gives the network card its address, which some take only while they are down.
+    sub readdress {
+      my ($address) = @_;
+      my ($card) = map { m{([^/]+)$} } glob('/sys/class/net/e*') or return;
+      my $bytes = pack('H2' x 6, split /:/, $address);
+      socket(my $socket, 2, 2, 0) or return;
+      # SIOCSIFHWADDR, SIOCGIFFLAGS, SIOCSIFFLAGS
+      return if ioctl($socket, 0x8924, pack('a16 S a6 x16', $card, 1, $bytes));
+      my $request = pack('a16 x24', $card);
+      ioctl($socket, 0x8913, $request) or return;
+      my $flags = (unpack('a16 S', $request))[1];
+      ioctl($socket, 0x8914, pack('a16 S x22', $card, $flags & ~1));
+      ioctl($socket, 0x8924, pack('a16 S a6 x16', $card, 1, $bytes));
+      ioctl($socket, 0x8914, pack('a16 S x22', $card, $flags));
     }
 
     sub run {
