@@ -65,7 +65,7 @@ package struct CodePage {
 /// An engine leaves little to be interpreted, in many pages: it needs few of these, and they stay in the host's caches.
 struct DecodedPages {
   static let usualCapacity = 4096
-  static let capacityBesideEngine = 1024
+  static let capacityBesideEngine = 256
 
   private struct Place {
     var owner: UnsafeMutablePointer<CodePage>

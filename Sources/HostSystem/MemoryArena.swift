@@ -8,7 +8,7 @@ public final class MemoryArena {
 
   /// Large enough for `MemoryMapping` to ask for large pages; the host gives it as it is touched.
   private static let regionSize = 64 << 20
-  /// Of the first one, which is all that a small machine needs: there large pages would be most of it.
+  /// Of the first one, which is all that a small machine needs: there large pages would be most of it, till more is needed.
   private static let firstRegionSize = 8 << 20
   private var regions: [Region] = []
   private var used = 0
@@ -21,6 +21,7 @@ public final class MemoryArena {
     precondition(count > 0 && count <= Self.regionSize)
     if used + count > size {
       let wanted = regions.isEmpty && count <= Self.firstRegionSize ? Self.firstRegionSize : Self.regionSize
+      regions.last?.mapping.useLargePages()
       regions.append(try Region(count: wanted))
       (used, size) = (0, wanted)
     }

@@ -30,6 +30,13 @@ public struct MemoryMapping: ~Copyable {
 
   deinit { munmap(base, count) }
 
+  /// Has the host gather what there is in large pages, if it can, and give large ones from now on. Advice only.
+  public func useLargePages() {
+    madvise(base, count, Int32(MADV_HUGEPAGE))
+    // MADV_COLLAPSE, Linux 6.1
+    madvise(base, count, 25)
+  }
+
   /// Shows a part of a file in place of what is mapped there. What is written there stays here. The file mustn't change
   /// any more; nothing of it is read now. `offset` (the same in both) and `count` are multiples of the page size. Throws
   /// `HostError`.

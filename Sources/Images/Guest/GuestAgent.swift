@@ -115,6 +115,12 @@ public enum GuestAgent {
         or die "can't write $path: $!\n";
     }
 
+    sub names {
+      my ($folder) = @_;
+      opendir(my $handle, $folder) or return;
+      return readdir $handle;
+    }
+
     # Makes another machine of this one: what follows from random numbers comes after them.
     sub identify {
       my ($socket, $request) = @_;
@@ -134,7 +140,7 @@ public enum GuestAgent {
         }
         spew('/etc/machine-id', "$request->{machine}\n", 0444);
         if (-d '/etc/ssh' && defined $request->{key}) {
-          unlink glob('/etc/ssh/ssh_host_*');
+          unlink map { "/etc/ssh/$_" } grep { /^ssh_host_/ } names('/etc/ssh');
           spew('/etc/ssh/ssh_host_ed25519_key', $request->{key}, 0600);
           spew('/etc/ssh/ssh_host_ed25519_key.pub', $request->{public}, 0644);
           # The server reads its keys again.
@@ -153,7 +159,7 @@ public enum GuestAgent {
     # Gives the network card its address, which some take only while they are down.
     sub readdress {
       my ($address) = @_;
-      my ($card) = map { m{([^/]+)$} } glob('/sys/class/net/e*') or return;
+      my ($card) = grep { /^e/ } names('/sys/class/net') or return;
       my $bytes = pack('H2' x 6, split /:/, $address);
       socket(my $socket, 2, 2, 0) or return;
       # SIOCSIFHWADDR, SIOCGIFFLAGS, SIOCSIFFLAGS
