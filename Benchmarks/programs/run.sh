@@ -72,6 +72,28 @@ disk() {
     --runtime=2 --time_based --output-format=terse --terse-version=3 "$@"
 }
 
+# shared COMMAND...   In a folder of the host that the machine shares.
+shared() {
+  local turn
+  case $share in
+    virtiofs) for ((turn = 0; turn < 300; turn++)); do mountpoint -q /shared && break; sleep 0.1; done ;;
+    9p)
+      mkdir -p /shared
+      mountpoint -q /shared || mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576 shared /shared || return
+      ;;
+    *) echo "it shares no folder" >&2; return 1 ;;
+  esac
+  (cd /shared && "$@")
+}
+
+# repository   Makes /root/repository, once: the C library's headers.
+repository() {
+  [ -e /root/repository ] && return
+  git init -q /root/repository && cp -r /usr/include /root/repository &&
+    git -C /root/repository add -A &&
+    git -C /root/repository -c user.name=bench -c user.email=bench@localhost commit -q -m headers
+}
+
 # network OPTION...   Mbit/s that arrived.
 network() {
   if ! iperf3 -c "$host" -p "$port" --connect-timeout 5000 -t 3 -f m "$@" >network.log 2>&1; then

@@ -59,13 +59,20 @@ class Run:
     def __init__(self, folder, harts, scratch):
         self.folder, self.harts, self.archive, self.scratch = folder, harts, folder / "programs.tar", scratch
 
+    def shared(self):
+        """A new folder that the machine is to share."""
+        folder = self.folder / "shared"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
 
 class Machine:
     """A machine that a command starts. Its console is the command's standard input and output."""
 
     #: What run.sh is told: the second disk, the address of the host, whether fio goes around the guest's page cache,
-    #: and how many turns each program has.
-    settings = {"machine": "guest", "scratch": "/dev/vdc", "host": "10.0.2.2", "direct": 1, "turns": 1}
+    #: how many turns each program has, and how it shares a folder of the host.
+    settings = {"machine": "guest", "scratch": "/dev/vdc", "host": "10.0.2.2", "direct": 1, "turns": 1, "share": ""}
     #: What is typed at the prompt; None where the programs start by themselves.
     typed = START.format(archive="/dev/vdb")
     #: The address of this host that a server for it listens on.
@@ -85,17 +92,21 @@ class Machine:
 
 
 class Yadori(Machine):
+    settings = {**Machine.settings, "share": "virtiofs"}
+
     def __init__(self, yadori, image):
         super().__init__("yadori", first_line([yadori, "--version"]))
         self.yadori, self.image = yadori, image
 
     def command(self, run):
         return [self.yadori, "run", self.image.name, "--temporary", "-m", MEMORY, "-c", str(run.harts),
-                "--append", MORE_PARAMETERS, "--disk", f"{run.archive},ro,format=raw",
+                "--append", MORE_PARAMETERS, "--share", f"{run.shared()}:/shared", "--disk", f"{run.archive},ro,format=raw",
                 "--disk", f"{run.scratch},format=raw"]
 
 
 class Qemu(Machine):
+    settings = {**Machine.settings, "share": "9p"}
+
     def __init__(self, qemu, model, image):
         super().__init__(f"qemu-{model}", first_line([qemu, "--version"]))
         models = subprocess.run([qemu, "-cpu", "help"], capture_output=True, text=True).stdout.split()
@@ -116,6 +127,7 @@ class Qemu(Machine):
         command = [self.qemu, "-M", "virt", "-cpu", self.model, "-m", MEMORY, "-smp", str(run.harts), "-nographic",
                    "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd),
                    "-append", f"{self.image.command_line} console=ttyS0",
+                   "-virtfs", f"local,path={run.shared()},mount_tag=shared,security_model=mapped-xattr",
                    "-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile="]
         for number, (path, kind, flags) in enumerate(disks):
             command += ["-drive", f"if=none,id=d{number},file={path},format={kind}{flags}",

@@ -52,8 +52,14 @@ def openssl(name, algorithm):
         "awk -F: '/^\\+R:/ {print $2 * 16384 / $4 / 1e6}'", "openssl version")
 
 
-def disk(name, options, field, unit):
-    return Program("disk", (name,), unit, f"disk {options} | cut -d';' -f{field}", "fio --version")
+def disk(name, options, field, unit, group="disk"):
+    prepare = "shared true; fio --version" if group == "share" else "fio --version"
+    return Program(group, (name,), unit, f"disk {options} | cut -d';' -f{field}", prepare, guests_only=group == "share")
+
+
+def share(name, command, prepare):
+    """In a folder of the host."""
+    return Program("share", (name,), "s", command, prepare, guests_only=True)
 
 
 ZSTD = """zstd -b3 -i2 --single-thread text 2>&1 | tr '\\r' '\\n' | grep 'MB/s.*MB/s' | tail -n 1 |
@@ -115,6 +121,14 @@ PROGRAMS = [
     disk("disk_random_read_32", "--rw=randread --bs=4k --iodepth=32", 8, "IOPS"),
     disk("disk_read", "--rw=read --bs=1m --iodepth=4", 7, "KiB/s"),
     disk("disk_write", "--rw=write --bs=1m --iodepth=4", 48, "KiB/s"),
+
+    share("share_git_clone", "shared git clone -q /root/repository clone", "repository; shared rm -rf clone"),
+    share("share_make", "shared make -s -C project", "shared rm -rf project; shared bash $PWD/project.sh; make --version"),
+    share("share_copy", "shared cp -r /usr/include copy; shared rm -r copy", "cp -r /usr/include copy; rm -r copy"),
+    disk("share_random_read", "--filename=/shared/data --rw=randread --bs=4k --iodepth=1", 8, "IOPS", "share"),
+    disk("share_random_write", "--filename=/shared/data --rw=randwrite --bs=4k --iodepth=1", 49, "IOPS", "share"),
+    disk("share_read", "--filename=/shared/data --rw=read --bs=1m --iodepth=4", 7, "KiB/s", "share"),
+    disk("share_write", "--filename=/shared/data --rw=write --bs=1m --iodepth=4", 48, "KiB/s", "share"),
 
     Program("network", ("network_to_host",), "Mbit/s", "network", "iperf3 --version"),
     Program("network", ("network_to_guest",), "Mbit/s", "network -R", "iperf3 --version"),

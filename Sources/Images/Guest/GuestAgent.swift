@@ -305,6 +305,10 @@ public enum GuestAgent {
       for ([\$output, 'O'], [\$errors, 'D']) { pass($socket, $_->[0], $_->[1], 1 << 20) if ${$_->[0]} }
       if (WIFSIGNALED($outcome)) { put($socket, 'K', pack('N', WTERMSIG($outcome))) }
       else { put($socket, 'X', pack('N', WEXITSTATUS($outcome))) }
+      # Input that nobody has read would have the socket drop what stands in it; the host ends the connection.
+      shutdown($socket, 1);
+      alarm 10;
+      1 while sysread($socket, $buffer, 65536);
     }
 
     # Hands on what a program has written, so many times; at its end $$file is undefined. False: the host is gone.
