@@ -41,7 +41,8 @@ public struct MachineStatus: Codable, Sendable {
   public var instructions: UInt64
   /// Seconds of the host's processors that the process has used.
   public var processorSeconds: Double
-  /// Bytes of the host's memory that the process has in use, and how many of them it shares with no other process.
+  /// Bytes of the host's memory that the process has in use, and how many of them are its own: neither shared with another
+  /// process nor as they are in a file.
   public var residentBytes: UInt64
   /// Bytes of RAM that the guest has: less than it was made with where it was told to make do.
   public var memoryBytes: UInt64?

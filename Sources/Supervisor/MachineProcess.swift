@@ -207,9 +207,10 @@ public final class MachineProcess: @unchecked Sendable {
     func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
     // Size and resident set in pages, proc(5).
     let statm = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
-    // What is mapped of a saved machine, or is the program itself, is others', too; see proc(5).
+    // What is mapped of a file and as that has it (the program, a saved machine) is the host's cache, which others use,
+    // too, and which it may drop; see proc(5).
     let rollup = (try? String(contentsOfFile: "/proc/self/smaps_rollup", encoding: .utf8)) ?? ""
-    let ownKilobytes = rollup.split(separator: "\n").filter { $0.hasPrefix("Private_") }.compactMap { line in
+    let ownKilobytes = rollup.split(separator: "\n").filter { $0.hasPrefix("Private_Dirty:") }.compactMap { line in
       line.split(separator: " ").dropFirst().first.flatMap { UInt64($0) }
     }
     let pages = statm.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0
