@@ -141,7 +141,7 @@ struct ShareArgument: ExpressibleByArgument {
     // A name on the host may have colons in it.
     guard parts.count >= 2, let target = parts.last, target.hasPrefix("/"), target.count > 1 else { return nil }
     path = parts.dropLast().joined(separator: ":")
-    self.target = String(target)
+    self.target = Self.place(target)
     if path.isEmpty { return nil }
   }
 
@@ -153,6 +153,11 @@ struct ShareArgument: ExpressibleByArgument {
       throw CommandFailure(.noInput, "there is no folder '\(path)' to share; check the name")
     }
     return SharedFolder(name: try Self.name(of: target), path: absolute, isReadOnly: isReadOnly, target: target)
+  }
+
+  /// A path as the guest's kernel says it: "/src/" is "/src".
+  static func place(_ target: some StringProtocol) -> String {
+    "/" + target.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
   }
 
   /// "/home/me/src" is shared as "home-me-src".
@@ -187,6 +192,13 @@ struct ShareCommand: ParsableCommand {
         .unavailable, "the machine '\(record.name)' has no device for shared folders; new machines of images have one")
     }
     for folder in folders {
+      if let other = record.configuration.sharedFolders?.first(where: { $0.name == folder.name })?.target,
+        other != folder.target
+      {
+        throw CommandFailure(
+          .usage,
+          "'\(folder.target ?? "")' and '\(other)', which is shared already, are too much alike; choose another place")
+      }
       if registry.folder(of: record).isInUse {
         try ControlClient(registry, record).share(folder)
         try GuestShares.mount(registry, record, [folder])
@@ -210,7 +222,7 @@ struct UnshareCommand: ParsableCommand {
 
   func run() throws {
     let (registry, record) = try machine.find()
-    for target in targets {
+    for target in targets.map(ShareArgument.place) {
       let name = try ShareArgument.name(of: target)
       guard (record.configuration.sharedFolders ?? []).contains(where: { $0.name == name }) else {
         throw CommandFailure(.noInput, "the machine '\(record.name)' has no shared folder at '\(target)'")

@@ -181,13 +181,21 @@ public final class GuestCommand: Sendable {
     throw Self.gone(name)
   }
 
-  /// Waits for its end, and returns with it what the command says on its diagnostics. Throws as `wait`.
-  func waitForDiagnostics() throws -> (Ending, String) {
-    var text: [UInt8] = []
-    let ending = try wait { event in
-      if case .diagnostics(let bytes) = event { text += bytes.prefix(64 << 10 - min(text.count, 64 << 10)) }
+  /// Runs a program of the guest's for its effect, to its end, as root. Throws `MachineError` where it can't be run, and,
+  /// with `failure` and what it says first on its diagnostics, where it ends with another code than 0.
+  static func perform(
+    _ words: [String], _ registry: MachineRegistry, _ record: MachineRecord, patience: Double = 60, failure: String
+  ) throws {
+    let command = try GuestCommand(registry, record, .init(words), patience: patience)
+    command.endInput()
+    var said: [UInt8] = []
+    let ending = try command.wait { event in
+      if case .diagnostics(let bytes) = event { said += bytes.prefix(64 << 10 - min(said.count, 64 << 10)) }
     }
-    return (ending, String(decoding: text, as: UTF8.self))
+    guard ending == .exit(code: 0) else {
+      let line = String(decoding: said, as: UTF8.self).split(separator: "\n").first.map { ": \($0)" } ?? ""
+      throw MachineError(.software, failure + line)
+    }
   }
 
   /// Sends input; waits while the command has enough. False: it has ended. One thread.

@@ -17,12 +17,8 @@ public enum GuestHarts {
 
   /// Has the guest use its first `count` harts. Throws `MachineError` where it has no agent, or can't.
   public static func use(_ count: Int, _ registry: MachineRegistry, _ record: MachineRecord) throws {
-    let command = try GuestCommand(registry, record, .init(["sh", "-c", script, "sh", "\(max(1, count))"]))
-    command.endInput()
-    let (ending, diagnostics) = try command.waitForDiagnostics()
-    guard ending == .exit(code: 0) else {
-      let line = diagnostics.split(separator: "\n").first.map { ": \($0)" } ?? ""
-      throw MachineError(.software, "the guest of '\(record.name)' can't change its harts\(line)")
-    }
+    try GuestCommand.perform(
+      ["sh", "-c", script, "sh", "\(max(1, count))"], registry, record,
+      failure: "the guest of '\(record.name)' can't change its harts")
   }
 }

@@ -12,23 +12,25 @@ public enum GuestShares {
 
     """#
 
-  /// In the guest. Behind another folder of the same name it may take a moment until the new one is seen.
+  /// In the guest. What is mounted already stays, as in a machine that was saved and goes on; behind another folder of the
+  /// same name it may take a moment until the new one is seen.
   private static let script = #"""
+    reached() { shown "$1" && find "$1" -maxdepth 0 -empty > /dev/null; }
     place=$1; shift
     mkdir -p "$place" || exit 1
     mountpoint -q "$place" || mount -t virtiofs yadori "$place" || exit 1
+    problem=/run/yadori/problem
     while [ $# -gt 0 ]; do
       name=$1 target=$2 mode=$3; shift 3
+      reached "$target" 2> "$problem" && continue
       tries=0
-      while :; do
-        while shown "$target"; do umount -l "$target" || exit 1; done
-        mkdir -p "$target" || exit 1
-        mount --bind "$place/$name" "$target" && find "$target" -maxdepth 0 -empty > /dev/null && break
+      until reached "$target" || [ $tries -ge 15 ]; do
+        [ $tries = 0 ] || sleep 0.1
         tries=$((tries + 1))
-        [ $tries -lt 15 ] || break
-        sleep 0.1
-      done 2> /run/yadori/problem
-      shown "$target" && find "$target" -maxdepth 0 -empty > /dev/null 2>&1 || { tail -n 1 /run/yadori/problem >&2; exit 1; }
+        while shown "$target"; do umount -l "$target" || break; done
+        mkdir -p "$target" && mount --bind "$place/$name" "$target"
+      done 2> "$problem"
+      reached "$target" 2>> "$problem" || { tail -n 1 "$problem" >&2; exit 1; }
       [ "$mode" = rw ] || mount -o remount,bind,ro "$target" || exit 1
     done
     """#
@@ -48,9 +50,9 @@ public enum GuestShares {
       folder.target.map { [folder.name, $0, folder.isReadOnly ? "ro" : "rw"] } ?? []
     }
     if words.isEmpty { return }
-    try run(registry, record, ["sh", "-c", shown + script, "sh", place] + words, patience) {
-      "the guest of '\(record.name)' can't mount the shared folder\($0)"
-    }
+    try GuestCommand.perform(
+      ["sh", "-c", shown + script, "sh", place] + words, registry, record, patience: patience,
+      failure: "the guest of '\(record.name)' can't mount the shared folder")
   }
 
   /// Waits until a machine that has just been started shows its shared folders. Throws `MachineError` where it ends before.
@@ -66,20 +68,8 @@ public enum GuestShares {
   public static func unmount(
     _ registry: MachineRegistry, _ record: MachineRecord, _ targets: [String]
   ) throws {
-    try run(registry, record, ["sh", "-c", shown + removal, "sh"] + targets, 60) {
-      "the guest of '\(record.name)' can't unmount the shared folder\($0)"
-    }
-  }
-
-  private static func run(
-    _ registry: MachineRegistry, _ record: MachineRecord, _ words: [String], _ patience: Double,
-    _ message: (String) -> String
-  ) throws {
-    let command = try GuestCommand(registry, record, .init(words), patience: patience)
-    command.endInput()
-    let (ending, diagnostics) = try command.waitForDiagnostics()
-    guard ending == .exit(code: 0) else {
-      throw MachineError(.software, message(diagnostics.split(separator: "\n").first.map { ": \($0)" } ?? ""))
-    }
+    try GuestCommand.perform(
+      ["sh", "-c", shown + removal, "sh"] + targets, registry, record,
+      failure: "the guest of '\(record.name)' can't unmount the shared folder")
   }
 }

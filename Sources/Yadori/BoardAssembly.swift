@@ -63,7 +63,7 @@ struct BoardAssembly {
       do {
         fileSystem = try configuration.sharedFolders.map { try VirtioFileSystem($0) }
       } catch {
-        throw MachineError(.noInput, "\(error)")
+        throw MachineError(.noInput, "\(error); make it anew, or take it away ('yadori unshare')")
       }
       powerButton = configuration.hasPowerButton == true ? VirtioInput() : nil
       if let powerButton { devices.append(powerButton) }

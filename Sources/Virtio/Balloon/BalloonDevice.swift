@@ -66,13 +66,13 @@ public final class VirtioBalloon: VirtioDevice {
   public func queueNotified(_ index: Int) {
     guard let transport else { return }
     counters.withLock { $0.notifications += 1 }
-    // What is written there isn't for the guest to see; its code isn't there any more, either.
+    // The guest writes such a page before it means anything, and that is noted as any other write.
     transport.process(index, notesWrites: false) { chain in
       switch index {
       case Self.inflateQueue: self.inflate(chain)
       case Self.deflateQueue: break
       default:
-        for buffer in chain.writable { self.release(UnsafeMutableRawBufferPointer(buffer)) }
+        for buffer in chain.writable { self.release(buffer) }
       }
       return 0
     }

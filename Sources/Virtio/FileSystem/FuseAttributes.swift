@@ -289,7 +289,7 @@ extension FuseServer {
 
   // MARK: extended attributes, those of users
 
-  /// Nil: no such name is passed on.
+  /// Whether an attribute of this name is the guest's to see and to change.
   private static func isPassed(_ name: [CChar]) -> Bool {
     let text = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     return text.hasPrefix("user.") && text != ownerAttribute
