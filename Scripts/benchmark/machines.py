@@ -1,4 +1,5 @@
 """The machines that are compared: how each is started with the image, the programs' archive and a second disk."""
+import contextlib
 import json
 import os
 import shutil
@@ -43,6 +44,7 @@ class Image:
         self.name = name
         self.folder = Path(home) / "images" / name
         self.kernel, self.initrd = self.folder / "kernel", self.folder / "initrd"
+        self.kept_code = self.folder / "kept-code"
         try:
             manifest = json.loads((self.folder / "manifest.json").read_text())
             self.disk = self.folder / manifest["disk"]["file"]["name"]
@@ -98,8 +100,30 @@ class Yadori(Machine):
         super().__init__("yadori", first_line([yadori, "--version"]))
         self.yadori, self.image = yadori, image
 
+    #: The machine that runs the programs once for the code that is kept of them.
+    TRAINING = "bench-training"
+    is_training = False
+
+    @contextlib.contextmanager
+    def training(self):
+        """Runs in here are of a machine with a name; its translated code is kept for all runs behind."""
+        self.remove()
+        self.is_training = True
+        try:
+            yield
+        finally:
+            self.is_training = False
+        try:
+            checked([self.yadori, "image", "warm", self.image.name, "--from", self.TRAINING])
+        finally:
+            self.remove()
+
+    def remove(self):
+        subprocess.run([self.yadori, "remove", "--force", self.TRAINING], capture_output=True)
+
     def command(self, run):
-        return [self.yadori, "run", self.image.name, "--temporary", "-m", MEMORY, "-c", str(run.harts),
+        kind = ["--name", self.TRAINING] if self.is_training else ["--temporary"]
+        return [self.yadori, "run", self.image.name, *kind, "-m", MEMORY, "-c", str(run.harts),
                 "--append", MORE_PARAMETERS, "--share", f"{run.shared()}:/shared", "--disk", f"{run.archive},ro,format=raw",
                 "--disk", f"{run.scratch},format=raw"]
 

@@ -34,6 +34,8 @@ public struct BoardConfiguration {
   public var hart: HartConfiguration
   /// What executes the harts' instructions; nil: the quickest that this host can run.
   public var engine: EngineChoice?
+  /// Files of code that translators kept in earlier runs; they begin with the first that fits.
+  public var keptCode: [String] = []
   /// What the device tree says of the harts; nil: what `hart` implements.
   public var instructionSet: InstructionSetDescription?
   public var boot: BootDescription

@@ -21,6 +21,7 @@ extension VirtualMachineConfiguration {
     let image = try store.find(name)
     boot.kernel = image.kernel.path
     boot.initialRAMDisk = image.initialRamdisk.path
+    keptCode = [image.keptCode.path]
     // Debian's kernel has PCI built in, virtio-mmio as a module: this way the console is there from the start.
     transport = .pci
     hasPowerButton = true

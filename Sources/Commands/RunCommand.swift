@@ -344,6 +344,14 @@ struct RunCommand: ParsableCommand {
     }
   }
 
+  /// What machines for single commands of an image are made of when nothing else is said.
+  static func usualForCommands(image: String) throws -> VirtualMachineConfiguration {
+    guard let usual = try Root.parseAsRoot(["run", "--rm", image, "--", "true"]) as? RunCommand else {
+      preconditionFailure("that is a run")
+    }
+    return try usual.configuration(image: image, folder: nil, before: nil)
+  }
+
   /// What the flags and the image say. `before`: what the machine was when it ran last.
   private func configuration(
     image: String?, folder: MachineFolder?, before: VirtualMachineConfiguration?
@@ -438,7 +446,8 @@ struct RunCommand: ParsableCommand {
     report(
       "translated \(metrics.instructions) instructions in \(metrics.blocks) blocks, entered \(metrics.entries) times")
     report(
-      "code memory \(metrics.codeBytes) of \(metrics.codeLimit) bytes (\(metrics.settledBytes) in large pages), "
+      "code memory \(metrics.codeBytes) of \(metrics.codeLimit) bytes (\(metrics.settledBytes) in large pages, "
+        + "\(metrics.keptBytes) kept from earlier with \(metrics.keptPages) pages), "
         + "full \(metrics.flushes) times; "
         + "\(metrics.pages) pages with \(metrics.pageBytes) bytes of tables, \(metrics.forgottenPages) times forgotten")
   }

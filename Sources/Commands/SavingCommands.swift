@@ -78,6 +78,7 @@ struct CloneCommand: ParsableCommand {
           configuration.network = .init(.user(forwards: []))
         }
       }
+      try SavedMachines.passKeptCode(from: registry.folder(of: record), to: registry.folder(of: clone).keptCode)
       try MachineStarting.startNew(registry, clone)
       clones.append(clone)
     }

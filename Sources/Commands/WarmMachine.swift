@@ -34,8 +34,9 @@ struct WarmMachine {
   /// The one that is kept; nil: there is none, or it is in another version's format.
   func find() -> SavedMachine? { try? SavedMachine(path: path) }
 
-  /// Brings the system up, and keeps it.
-  func make() throws -> SavedMachine {
+  /// Brings the system up, and keeps it, and the code that was made of its programs.
+  /// - Parameter command: what it does besides, for the code's sake.
+  func make(training command: [String] = []) throws -> SavedMachine {
     report("bringing the image '\(image.manifest.name)' up for the first command; later ones start from there")
     var record = MachineRecord(
       identifier: MachineRecord.newIdentifier(), name: "warm-\(MachineRecord.newIdentifier())",
@@ -65,7 +66,16 @@ struct WarmMachine {
     let up = try GuestCommand(registry, record, .init(["sh", "-c", "systemctl is-system-running --wait; sleep 1.2"]))
     up.endInput()
     _ = try up.wait { _ in }
+    if FileManager.default.fileExists(atPath: path) { try SavedMachines.discard(path) }
     try client.save(to: path)
+    if !command.isEmpty {
+      let training = try GuestCommand(registry, record, .init(command))
+      training.endInput()
+      let ending = try training.wait { _ in }
+      if ending != .exit(code: 0) { report("the command '\(command.joined(separator: " "))' failed: \(ending)") }
+    }
+    // A cache: without it, machines have more to do.
+    try? client.keepCode(at: image.keptCode.path)
     return try SavedMachine(path: path)
   }
 }

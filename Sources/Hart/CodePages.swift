@@ -49,6 +49,8 @@ package struct CodePage {
   /// Where the engine's code for the instruction at each half-word is, and what else it notes about the page; nil until
   /// it has looked at the page. The engine's to allocate and to free.
   package var entryPoints: UnsafeMutablePointer<UInt32>?
+  /// The engine's: whether it has looked for code for the page as it is that it needn't make.
+  package var isLookedUp = false
   /// It is among those of `CodeChanges`.
   var isSuspect = false
 
@@ -200,6 +202,10 @@ struct CodePages {
     return (page, replaced)
   }
 
+  func forEach(_ body: (UnsafeMutablePointer<CodePage>) throws -> Void) rethrows {
+    for index in 0..<count { try body(pages[index]) }
+  }
+
   private func place(_ page: UnsafeMutablePointer<CodePage>) {
     var bucket = bucket(of: page.pointee.physical)
     while buckets[bucket] != nil { bucket = (bucket + 1) & (Self.bucketCount - 1) }
@@ -226,6 +232,11 @@ struct CodePages {
 }
 
 extension Hart {
+  /// Calls `body` with each page of code that is known. While the hart doesn't run.
+  package func forEachCodePage(_ body: (UnsafeMutablePointer<CodePage>) throws -> Void) rethrows {
+    try codePages.forEach(body)
+  }
+
   /// Finds the decoded page for the instruction at `pc` and remembers it. Nil: a trap was raised.
   @inline(never)
   package func fetchPage(_ pc: UInt64) -> UnsafeMutablePointer<CodePage>? {

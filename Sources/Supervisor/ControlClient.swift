@@ -83,6 +83,12 @@ public struct ControlClient: Sendable {
     close(descriptor)
   }
 
+  /// Keeps the code that its translators have made so far in a file, for machines that begin with it.
+  public func keepCode(at path: String) throws {
+    let (_, descriptor) = try ask(ControlRequest(verb: .keepCode, path: path), patience: nil)
+    close(descriptor)
+  }
+
   /// Changes its share of the host's processors: how many it may use at most (0: no limit), and its weight against
   /// others; and how many bytes of RAM its guest is to make do with.
   public func set(processors: Double? = nil, weight: Int? = nil, memory: UInt64? = nil) throws {

@@ -5,14 +5,14 @@ import Yadori
 /// What is said on a machine's control socket: a line of JSON each way, then the connection ends, or becomes the console.
 struct ControlRequest: Codable {
   enum Verb: String, Codable {
-    case status, pause, resume, powerButton, kill, console, resize, wait, save, set, publish, share, unshare
+    case status, pause, resume, powerButton, kill, console, resize, wait, save, keepCode, set, publish, share, unshare
   }
 
   var verb: Verb
   /// Of `resize`.
   var columns: Int?
   var rows: Int?
-  /// Of `save`: the folder to be made.
+  /// Of `save`: the folder to be made. Of `keepCode`: the file.
   var path: String?
   /// Of `set`: processors at most, 0 for no limit, and the weight; nil: as it is.
   var processors: Double?

@@ -16,6 +16,8 @@ final class ControlServer: Sendable {
     var kill: @Sendable () -> Void
     /// Why it can't be saved there; nil: it was.
     var save: @Sendable (String) -> String?
+    /// The same for its translators' code.
+    var keepCode: @Sendable (String) -> String?
     /// Processors (nil: no limit), a weight and RAM, each where it is to be changed. Why not; nil: done.
     var set: @Sendable (_ processors: Double??, _ weight: Int?, _ memory: UInt64?) -> String?
     var publish: @Sendable (String) -> String?
@@ -81,6 +83,7 @@ final class ControlServer: Sendable {
     case .publish: reply.refusal = request.forward.map(handlers.publish) ?? "say which port"
     case .share: reply.refusal = request.folder.map(handlers.share) ?? "say which folder"
     case .unshare: reply.refusal = request.name.map(handlers.unshare) ?? "say which folder"
+    case .keepCode: reply.refusal = request.path.map(handlers.keepCode) ?? "say where"
     case .save: reply.refusal = request.path.map(handlers.save) ?? "say where"
     case .resize:
       if let columns = request.columns, let rows = request.rows, (1...65535).contains(columns),

@@ -14,6 +14,8 @@ public struct MachineFolder: Sendable {
   public var resumption: String { file("resumption") }
   public var snapshots: URL { url.appendingPathComponent("snapshots") }
   public var consoleLog: String { file("console.log") }
+  /// Code that its translators made, see `VirtualMachine.codeFile`.
+  public var keptCode: String { file("kept-code") }
   /// What its process said on its way.
   public var processLog: String { file("process.log") }
   /// The control socket, and the one that leads to the guest's sockets.

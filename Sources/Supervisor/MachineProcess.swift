@@ -35,7 +35,9 @@ public final class MachineProcess: @unchecked Sendable {
     var configuration = record.configuration
     // Where somebody in the guest may listen.
     if record.image != nil { configuration.guestSocket = folder.guestSocket }
+    configuration.keptCode = [folder.keptCode] + (configuration.keptCode ?? [])
     machine = try Self.make(configuration, folder, console: console ?? recorder!)
+    if !record.isTemporary { machine.codeFile = folder.keptCode }
   }
 
   private static func make(
@@ -167,6 +169,10 @@ public final class MachineProcess: @unchecked Sendable {
       save: { path in
         machine.wait(while: [.ready])
         return Self.reason { try machine.save(to: path) }
+      },
+      keepCode: { path in
+        machine.wait(while: [.ready])
+        return Self.reason { try machine.keepCode(at: path) }
       },
       set: { processors, weight, memory in
         if let processors { machine.setProcessorLimit(processors) }

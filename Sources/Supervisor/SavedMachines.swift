@@ -83,6 +83,20 @@ public enum SavedMachines {
     return configuration
   }
 
+  /// Gives a machine that doesn't run yet, or an image, the code that a machine's translators kept, in place of what it
+  /// has. False: that machine has kept none. Throws `HostError`.
+  @discardableResult
+  public static func passKeptCode(from source: MachineFolder, to target: String) throws -> Bool {
+    guard FileManager.default.fileExists(atPath: source.keptCode) else { return false }
+    let beside = target + ".partial"
+    unlink(beside)
+    try link(source.keptCode, beside)
+    guard rename(beside, target) == 0 else { throw HostError.last("can't write '\(target)'") }
+    // Where both were one file already, that changed nothing.
+    unlink(beside)
+    return true
+  }
+
   /// Another name of the same file; a copy where there can't be one.
   private static func link(_ source: String, _ target: String) throws {
     if Glibc.link(source, target) == 0 { return }

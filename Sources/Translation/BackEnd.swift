@@ -5,7 +5,7 @@ import RISCV
 /// know which it is, except for what the code's calls of slow paths look like, see `SiteDescription`.
 ///
 /// Code goes into a `CodeMemory`: blocks one after the other into its first half, what they seldom execute into the
-/// second. A block's address fits 32 bits. Before a block is translated there must be room for it, see `hasRoom`.
+/// second, and where jumps lead that may be led elsewhere later among the stubs. A block's address fits 32 bits. Before a block is translated there must be room for it, see `hasRoom`.
 protocol BackEnd: ~Copyable {
   /// Throws `HostError` where the host's processor lacks instructions that the code uses.
   static func checkHost() throws
@@ -40,6 +40,27 @@ protocol BackEnd: ~Copyable {
   func hasRoom(forBlocks count: Int) -> Bool
   /// Bytes of code memory in use.
   var codeBytes: Int { get }
+
+  // MARK: code that is kept
+
+  /// Bytes at the code memory's begin that aren't blocks', a multiple of the page size: what all share, which holds
+  /// addresses of this process. Blocks hold none.
+  var sharedBytes: Int { get }
+  /// Where the next block goes, counted from the code memory's begin, what stands behind it, from the middle, and the next
+  /// stub, from where these begin.
+  var frontBytes: Int { get }
+  var behindBytes: Int { get }
+  var stubBytes: Int { get }
+  /// Has the next block go there, for what is before is another's code.
+  mutating func goOn(front: Int, behind: Int, stubs: Int)
+  /// Calls `body` for each of a page's jumps that wait for a block: the half-word that they go to, and where the jump can
+  /// be led elsewhere, counted from the code memory's begin.
+  func forEachWaiting(_ translations: PageTranslations, _ body: (_ index: Int, _ jump: Int) throws -> Void) rethrows
+  /// Lets a block that lies there in the code memory be the one at half-word `index`, where that has none.
+  mutating func addBlock(_ translations: PageTranslations, _ index: Int, at place: Int)
+  /// Notes a jump that waits for the block at `index`.
+  mutating func addWaiting(_ translations: PageTranslations, _ index: Int, _ place: Int)
+
   /// Forgets all blocks; the next one begins anew behind what all share.
   mutating func clear()
 

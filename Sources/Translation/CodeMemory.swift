@@ -6,8 +6,8 @@ import HostSystem
 /// address is ever both. The executable mapping lies below 4 GiB, so that a code address fits 32 bits.
 ///
 /// What is complete is settled: moved into private memory of large pages, which the host's address translation covers with
-/// far fewer entries. Shared memory doesn't get them on most hosts. The few jumps in there that are led elsewhere later
-/// are changed while their page isn't executable.
+/// far fewer entries. Shared memory doesn't get them on most hosts. What an earlier run made may be mapped of a file. Neither
+/// is written again: jumps in there that are led elsewhere later go by way of stubs, which have a part of their own.
 ///
 /// Not a memory file, which would do as well: perf(1) takes code in a file to have its symbols there, and looks into its
 /// map of generated code (`PerfMap`) only for anonymous memory.
@@ -16,17 +16,26 @@ final class CodeMemory {
   let executable: UInt
   /// Size in bytes.
   let count: Int
-  /// Where the second half begins.
+  /// Where the second half begins, and the stubs behind it.
   var middle: UnsafeMutablePointer<UInt8> { writable + count / 2 }
+  var stubs: UnsafeMutablePointer<UInt8> { writable + count / 16 * 15 }
   /// What lies below, as a place in the writable mapping, is settled, and can't be written there any more.
-  private(set) var settledEnd: UnsafeMutablePointer<UInt8>
+  private var settledEnd: UnsafeMutablePointer<UInt8>
+  /// What lies between the second half's begin and here is mapped of a file, and can't be written, either.
+  private var shownBehindEnd: UnsafeMutablePointer<UInt8>
+  /// The same in the first half, where `settledEnd` is where that ends or higher.
+  private var shownEnd: UnsafeMutablePointer<UInt8>
+
+  /// Bytes in large pages, and bytes of a file.
+  var settledBytes: Int { settledEnd - shownEnd }
+  var shownBytes: Int { (shownEnd - writable) + (shownBehindEnd - middle) }
   private var settles = HostResources.hasLargePages
 
   /// Throws `HostError` where the host refuses executable memory.
   ///
   /// - Parameters:
   ///   - count: bytes, a multiple of the page size.
-  ///   - quietLimit: stretches without new code or changes after which code is settled or changed.
+  ///   - quietLimit: stretches without new code after which code is settled.
   init(count: Int, quietLimit: Int) throws {
     self.quietLimit = quietLimit
     let flags = Int32(MAP_SHARED) | Int32(MAP_ANONYMOUS) | Int32(MAP_NORESERVE)
@@ -47,10 +56,74 @@ final class CodeMemory {
     }
     writable = write.assumingMemoryBound(to: UInt8.self)
     settledEnd = writable
+    shownEnd = writable
+    shownBehindEnd = writable + count / 2
     completeEnd = writable
     populatedEnd = writable
     populatedBehindEnd = writable + count / 2
     self.count = count
+  }
+
+  // MARK: code from a file
+
+  /// Where code is in a file, and how many bytes of it. The file has it in large pages, which are mapped as such where the
+  /// host's file system keeps them so.
+  struct FilePart {
+    var offset: Int
+    var count: Int
+  }
+
+  /// Begins with what a file holds, but for the first page, which stays: whole large pages' worth is mapped, the rest is
+  /// read. The file mustn't change any more. False where the host doesn't let it: then all is as it was, but for places
+  /// that hold nothing yet.
+  func show(_ descriptor: Int32, front frontPart: FilePart, behind behindPart: FilePart, stubs stubPart: FilePart)
+    -> Bool
+  {
+    precondition(settledEnd == writable && shownBehindEnd == middle, "only what is new begins with a file")
+    let page = MemoryMapping.pageSize
+    let front = frontPart.count & ~(Self.largePage - 1)
+    let behind = behindPart.count & ~(Self.largePage - 1)
+    let read = max(front, page)
+    guard
+      Self.read(descriptor, at: frontPart.offset + read, writable + read, writable + frontPart.count),
+      Self.read(descriptor, at: behindPart.offset + behind, middle + behind, middle + behindPart.count),
+      Self.read(descriptor, at: stubPart.offset, stubs, stubs + stubPart.count),
+      show(descriptor, frontPart.offset + page, writable + page, front - page)
+    else { return false }
+    shownEnd = writable + front
+    settledEnd = shownEnd
+    completeEnd = shownEnd
+    guard show(descriptor, behindPart.offset, middle, behind) else {
+      unsettle()
+      return false
+    }
+    shownBehindEnd = middle + behind
+    return true
+  }
+
+  private static func read(
+    _ descriptor: Int32, at offset: Int, _ start: UnsafeMutablePointer<UInt8>, _ end: UnsafeMutablePointer<UInt8>
+  ) -> Bool {
+    var done = 0
+    while done < end - start {
+      let count = pread(descriptor, start + done, end - start - done, off_t(offset + done))
+      if count < 0, errno == EINTR { continue }
+      if count <= 0 { return false }
+      done += count
+    }
+    return true
+  }
+
+  private func show(_ descriptor: Int32, _ offset: Int, _ location: UnsafeMutablePointer<UInt8>, _ count: Int) -> Bool {
+    if count <= 0 { return true }
+    let place = executablePlace(of: location)
+    let flags = Int32(MAP_PRIVATE) | Int32(MAP_FIXED) | Int32(MAP_NORESERVE)
+    return mmap(place, count, PROT_READ | PROT_EXEC, flags, descriptor, off_t(offset)) == place
+  }
+
+  /// Whether the place can't be written.
+  private func isFixed(_ location: UnsafeMutablePointer<UInt8>) -> Bool {
+    location < settledEnd || (location >= middle && location < shownBehindEnd)
   }
 
   // MARK: pages before they are needed
@@ -80,7 +153,7 @@ final class CodeMemory {
 
   // MARK: large pages
 
-  private static let largePage = 2 << 20
+  static let largePage = 2 << 20
 
   /// What lies below is complete and fills whole large pages.
   private var completeEnd: UnsafeMutablePointer<UInt8>
@@ -129,34 +202,21 @@ final class CodeMemory {
     UnsafeMutableRawPointer(location) + executableOffset
   }
 
-  /// Where settled jumps go that are to be changed: their distances' places, and what to write there.
-  private let changes = UnsafeMutablePointer<(location: UnsafeMutablePointer<UInt8>, distance: Int32)>
-    .allocate(capacity: CodeMemory.changeCapacity)
-  private var changeCount = 0
-  private static let changeCapacity = 512
-  /// Stretches since the last change.
-  private var quietStretches = 0
-  /// After so many, nothing more is waited for.
-  private let quietLimit: Int
-
-  /// Leads a complete block's jump, whose distance is at `location`, to `target`. A settled one waits till there are
-  /// several to be changed, and goes by way of what it led to, which becomes a jump, too.
+  /// Leads a complete block's jump, whose distance is at `location`, to `target`. One that can't be written any more keeps
+  /// going by way of its stub, which becomes a jump.
   func lead(_ location: UnsafeMutablePointer<UInt8>, to target: UInt) {
     let place = executablePlace(of: location)
-    let distance = HostJump.distance(at: place, to: target)
-    if location >= settledEnd {
-      UnsafeMutableRawPointer(location).storeBytes(of: distance, as: Int32.self)
+    guard isFixed(location) else {
+      UnsafeMutableRawPointer(location).storeBytes(of: HostJump.distance(at: place, to: target), as: Int32.self)
       return
     }
-    let way = UnsafeMutablePointer<UInt8>(bitPattern: Int(bitPattern: HostJump.target(at: place)) &- executableOffset)!
-    if way >= settledEnd { HostJump.write(way, at: executablePlace(of: way), to: target) }
-    changes[changeCount] = (location, distance)
-    changeCount += 1
-    quietStretches = 0
-    if changeCount == Self.changeCapacity { applyChanges() }
+    let way = HostJump.target(at: place)
+    let stub = UnsafeMutablePointer<UInt8>(bitPattern: Int(bitPattern: way) &- executableOffset)!
+    precondition(stub >= stubs, "what is led elsewhere goes by way of a stub")
+    HostJump.write(stub, at: UnsafeRawPointer(bitPattern: way)!, to: target)
   }
 
-  /// To be called once a stretch: few changes don't wait for ever.
+  /// To be called once a stretch.
   @inline(__always)
   func noteStretch() {
     if settledEnd < completeEnd {
@@ -166,56 +226,30 @@ final class CodeMemory {
         stretchesSinceComplete -= Self.settleInterval
       }
     }
-    if changeCount == 0 { return }
-    quietStretches += 1
-    if quietStretches == quietLimit { applyChanges() }
   }
 
-  /// Where the host doesn't let settled code be changed it stays as it is.
-  private func applyChanges() {
-    let size = Self.largePage
-    for page in stride(from: writable, to: settledEnd, by: size) {
-      let place = executablePlace(of: page)
-      var isWritable = false
-      for index in 0..<changeCount {
-        let change = changes[index]
-        // It may lie across two pages' border, of which the second may not be settled.
-        let low = max(page, change.location)
-        let high = min(page + size, change.location + HostJump.size)
-        if low >= high { continue }
-        if !isWritable, mprotect(place, size, PROT_READ | PROT_WRITE) != 0 { break }
-        isWritable = true
-        _ = withUnsafeBytes(of: change.distance) {
-          memcpy(executablePlace(of: low), $0.baseAddress! + (low - change.location), high - low)
-        }
-      }
-      if isWritable {
-        precondition(mprotect(place, size, PROT_READ | PROT_EXEC) == 0, "the host won't execute code any more")
-      }
-    }
-    for index in 0..<changeCount where changes[index].location + HostJump.size > settledEnd {
-      let change = changes[index]
-      withUnsafeBytes(of: change.distance) {
-        let settled = settledEnd - change.location
-        memcpy(settledEnd, $0.baseAddress! + settled, HostJump.size - settled)
-      }
-    }
-    changeCount = 0
-  }
+  /// After so many without new code, what is complete is settled.
+  private let quietLimit: Int
 
   /// Lets all of it be written again. What the first large page held is as before, the rest as nobody knows.
   func unsettle() {
-    changeCount = 0
     completeEnd = writable
     populatedEnd = writable
     populatedBehindEnd = middle
-    guard settledEnd != writable else { return }
-    let size = settledEnd - writable
-    let place = UnsafeMutableRawPointer(bitPattern: executable)
-    precondition(
-      chost_map_again(writable, size, place) != nil && mprotect(place, size, PROT_READ | PROT_EXEC) == 0,
-      "the host has no memory for generated code any more")
+    mapAgain(from: writable, to: settledEnd)
     settledEnd = writable
+    shownEnd = writable
+    mapAgain(from: middle, to: shownBehindEnd)
+    shownBehindEnd = middle
+  }
+
+  private func mapAgain(from start: UnsafeMutablePointer<UInt8>, to end: UnsafeMutablePointer<UInt8>) {
+    if start == end { return }
+    let size = end - start
+    let place = executablePlace(of: start)
+    precondition(
+      chost_map_again(start, size, place) != nil && mprotect(place, size, PROT_READ | PROT_EXEC) == 0,
+      "the host has no memory for generated code any more")
   }
 
   /// The first place below 4 GiB that is free, taken.
@@ -241,7 +275,6 @@ final class CodeMemory {
   var executableOffset: Int { Int(bitPattern: executable) &- Int(bitPattern: writable) }
 
   deinit {
-    changes.deallocate()
     munmap(writable, count)
     munmap(UnsafeMutableRawPointer(bitPattern: executable), count)
   }

@@ -21,27 +21,34 @@ public enum EngineChoice: Codable, Hashable, Sendable {
 
   /// Gives each of `harts` the engine; nil: the translator where the host can run one, else the interpreter. Before the
   /// harts and `loop`, which changes their memory, run. Throws `HostError` where the host can't run the one asked for.
-  public static func install(_ choice: EngineChoice?, on harts: [Hart], beside loop: EventLoop? = nil) throws {
+  ///
+  /// - Parameter keptCode: files of code that `keepCode` wrote, of which translators begin with the first that fits.
+  public static func install(
+    _ choice: EngineChoice?, on harts: [Hart], beside loop: EventLoop? = nil, keptCode: [String] = []
+  ) throws {
     // A hart that sends a fence waits for the end of the others' stretches.
     if harts.count > 1 { for hart in harts { hart.engineStretch = 8192 } }
     // The addresses that code may have are few: many harts share them.
     let codeSize = min(Translator.largestCodeSize, (512 << 20) / harts.count & ~0xFFFFF)
+    func translator(_ hart: Hart, _ threshold: Int, _ kept: KeptCode?) throws -> Translator {
+      try Translator(hart, threshold: threshold, codeSize: codeSize, beginningWith: kept)
+    }
     switch choice {
     case .interpreter: return
     case .translator(let threshold):
-      for hart in harts { hart.engine = try Translator(hart, threshold: threshold, codeSize: codeSize) }
+      let kept = KeptCode.first(of: keptCode)
+      for hart in harts { hart.engine = try translator(hart, threshold, kept) }
     case .audit(let threshold):
       guard harts.count == 1 else {
         throw HostError(message: "an audit runs one hart, not \(harts.count); choose another engine")
       }
       let turns = TurnLock()
-      let translator = try Translator(harts[0], threshold: threshold, codeSize: codeSize)
-      harts[0].engine = AuditEngine(harts[0], auditing: translator, turns: turns)
+      harts[0].engine = AuditEngine(
+        harts[0], auditing: try translator(harts[0], threshold, KeptCode.first(of: keptCode)), turns: turns)
       loop?.turns = turns
     case nil:
-      guard let engines = try? harts.map({ try Translator($0, threshold: usualThreshold, codeSize: codeSize) }) else {
-        return
-      }
+      let kept = KeptCode.first(of: keptCode)
+      guard let engines = try? harts.map({ try translator($0, usualThreshold, kept) }) else { return }
       for (hart, engine) in zip(harts, engines) { hart.engine = engine }
     }
   }

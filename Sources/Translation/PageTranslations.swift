@@ -7,7 +7,7 @@ struct PageTranslations {
   static let none: Int32 = -1
 
   /// Jumps that wait are listed by the part of the page that they go to.
-  private static let waitingLists = 64
+  static let waitingLists = 64
   static let byteCount = CodePage.slotCount * 4 + waitingLists * 4
 
   init(_ entryPoints: UnsafeMutablePointer<UInt32>) { self.entryPoints = entryPoints }
@@ -28,6 +28,8 @@ struct PageTranslations {
     get { waiting[index * Self.waitingLists / CodePage.slotCount] }
     nonmutating set { waiting[index * Self.waitingLists / CodePage.slotCount] = newValue }
   }
+
+  subscript(waitingIn list: Int) -> Int32 { waiting[list] }
 
   func clear(_ absent: UInt32) {
     entryPoints.update(repeating: absent, count: CodePage.slotCount)

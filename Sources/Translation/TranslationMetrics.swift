@@ -9,6 +9,9 @@ public struct TranslationMetrics: Equatable, Sendable {
   public var codeLimit = 0
   /// Bytes of it that lie in the host's large pages.
   public var settledBytes = 0
+  /// Bytes of it that are mapped from a file of kept code, and the guest pages whose code was found there.
+  public var keptBytes = 0
+  public var keptPages = 0
   /// How often code memory was full, and all code dropped.
   public var flushes = 0
   /// Guest pages that have a table of entry points, and the bytes of these tables.
@@ -22,14 +25,16 @@ public struct TranslationMetrics: Equatable, Sendable {
   public init() {}
 
   init(
-    blocks: Int, instructions: Int, codeBytes: Int, codeLimit: Int, settledBytes: Int, flushes: Int, pages: Int,
-    pageBytes: Int, forgottenPages: Int, entries: Int
+    blocks: Int, instructions: Int, codeBytes: Int, codeLimit: Int, settledBytes: Int, keptBytes: Int, keptPages: Int,
+    flushes: Int, pages: Int, pageBytes: Int, forgottenPages: Int, entries: Int
   ) {
     self.blocks = blocks
     self.instructions = instructions
     self.codeBytes = codeBytes
     self.codeLimit = codeLimit
     self.settledBytes = settledBytes
+    self.keptBytes = keptBytes
+    self.keptPages = keptPages
     self.flushes = flushes
     self.pages = pages
     self.pageBytes = pageBytes
@@ -42,7 +47,8 @@ public struct TranslationMetrics: Equatable, Sendable {
     TranslationMetrics(
       blocks: left.blocks + right.blocks, instructions: left.instructions + right.instructions,
       codeBytes: left.codeBytes + right.codeBytes, codeLimit: left.codeLimit + right.codeLimit,
-      settledBytes: left.settledBytes + right.settledBytes, flushes: left.flushes + right.flushes,
+      settledBytes: left.settledBytes + right.settledBytes, keptBytes: left.keptBytes + right.keptBytes,
+      keptPages: left.keptPages + right.keptPages, flushes: left.flushes + right.flushes,
       pages: left.pages + right.pages,
       pageBytes: left.pageBytes + right.pageBytes, forgottenPages: left.forgottenPages + right.forgottenPages,
       entries: left.entries + right.entries)

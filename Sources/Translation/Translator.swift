@@ -20,6 +20,9 @@ package final class Translator: ExecutionEngine {
   private let threshold: UInt8
   /// Counts the pages whose translations were dropped.
   private(set) var forgottenPages: UInt64 = 0
+  /// Code to begin with; nil: none.
+  private var kept: KeptCode?
+  private var keptPageCount = 0
   /// Notes each block that is translated; nil: nobody asks.
   var ledger: BlockLedger?
   private var flushCount = 0
@@ -43,8 +46,10 @@ package final class Translator: ExecutionEngine {
   ///   - threshold: how often a place in the guest's code is reached before it is translated, 1...255.
   ///   - codeSize: bytes of code memory, a multiple of the page size and at least 1 MiB.
   ///   - quietLimit: stretches without new code after which what is complete moves to large pages.
+  ///   - kept: code of an earlier run to begin with.
   package init(
-    _ hart: Hart, threshold: Int, codeSize: Int, quietLimit: Int = Translator.usualQuietLimit
+    _ hart: Hart, threshold: Int, codeSize: Int, quietLimit: Int = Translator.usualQuietLimit,
+    beginningWith kept: KeptCode? = nil
   ) throws {
     try HostBackEnd.checkHost()
     self.hart = .passUnretained(hart)
@@ -56,6 +61,10 @@ package final class Translator: ExecutionEngine {
     // Entry points that lead nowhere yet lead to the way out, with the offset in the page.
     absentPage = PageTranslations(try hart.codeArena.allocate(PageTranslations.byteCount), absent: backEnd.absent)
     hart.absentEntryPoints = absentPage.entryPoints
+    if let kept, kept.show(in: code, sharedBytes: backEnd.sharedBytes) {
+      backEnd.goOn(front: kept.front, behind: kept.behind, stubs: kept.stubs)
+      self.kept = kept
+    }
   }
 
   // MARK: running
@@ -88,6 +97,10 @@ package final class Translator: ExecutionEngine {
       let index = Int(pc & 0xFFF) >> 1
       var entryPoints = page.pointee.entryPoints ?? absentPage.entryPoints
       var target = entryPoints[index]
+      if target == backEnd.absent, !page.pointee.isLookedUp, kept != nil, addKeptCode(to: page) {
+        entryPoints = page.pointee.entryPoints.unsafelyUnwrapped
+        target = entryPoints[index]
+      }
       if target == backEnd.absent {
         let nextHalf = nextHalf(page, index, base)
         if !backEnd.heat.reach(page, index, threshold: threshold) || nextHalf.isUnknown {
@@ -227,15 +240,75 @@ package final class Translator: ExecutionEngine {
   }
 
   package func forget(_ page: UnsafeMutablePointer<CodePage>) {
+    page.pointee.isLookedUp = false
     guard let entryPoints = page.pointee.entryPoints else { return }
     forgottenPages &+= 1
     PageTranslations(entryPoints).clear(backEnd.absent)
   }
 
+  /// Whether there was code for the page in what is kept.
+  @inline(never)
+  private func addKeptCode(to page: UnsafeMutablePointer<CodePage>) -> Bool {
+    guard let kept else { return false }
+    switch kept.find(page.pointee.source) {
+    case .notYet: return false
+    case .nothing:
+      page.pointee.isLookedUp = true
+      return false
+    case .found(let record):
+      page.pointee.isLookedUp = true
+      let translations = PageTranslations(page.pointee.entryPoints ?? addTranslations(to: page))
+      guard backEnd.hasRoom(forBlocks: 1 + record.jumpCount / X86BackEnd.maximumDeferred) else { return false }
+      for number in 0..<record.entryCount {
+        let (index, place) = record.entry(number)
+        backEnd.addBlock(translations, index, at: place)
+      }
+      for number in 0..<record.jumpCount {
+        let (index, place) = record.jump(number)
+        backEnd.addWaiting(translations, index, place)
+      }
+      keptPageCount += 1
+      return true
+    }
+  }
+
+  /// How much code was made here that `keepCode` would add to what the translator began with, bytes.
+  package var newCodeBytes: Int {
+    backEnd.codeBytes - (kept.map { $0.front + $0.behind + $0.stubs } ?? backEnd.sharedBytes)
+  }
+
+  /// Writes all code that there is to a file, for translators of later runs to begin with. While the hart doesn't run.
+  /// Throws `HostError`.
+  package func keepCode(at path: String) throws {
+    var writer = KeptCode.Writer()
+    hart._withUnsafeGuaranteedRef { hart in
+      hart.forEachCodePage { page in
+        guard let entryPoints = page.pointee.entryPoints else { return }
+        let translations = PageTranslations(entryPoints)
+        var entries: [KeptCode.Record.Pair] = []
+        for index in 0..<CodePage.slotCount where entryPoints[index] != backEnd.absent {
+          entries.append((index, Int(UInt(entryPoints[index]) - code.executable)))
+        }
+        if entries.isEmpty { return }
+        var jumps: [KeptCode.Record.Pair] = []
+        backEnd.forEachWaiting(translations) { jumps.append(($0, $1)) }
+        writer.add(page.pointee.source, entries: entries, jumps: jumps)
+      }
+    }
+    try writer.write(
+      to: path, code, shared: backEnd.sharedBytes, front: backEnd.frontBytes, behind: backEnd.behindBytes,
+      stubs: backEnd.stubBytes)
+  }
+
   /// Begins anew with an empty code memory.
   private func flush() {
-    ledger?.removeAll()
     flushCount += 1
+    beginAnew()
+  }
+
+  private func beginAnew() {
+    ledger?.removeAll()
+    kept = nil
     for page in pages { page.clear(backEnd.absent) }
     code.unsettle()
     backEnd.clear()
@@ -250,7 +323,7 @@ package final class Translator: ExecutionEngine {
   package var metrics: TranslationMetrics {
     TranslationMetrics(
       blocks: blockCount, instructions: instructionCount, codeBytes: backEnd.codeBytes, codeLimit: code.count,
-      settledBytes: code.settledEnd - code.writable, flushes: flushCount,
+      settledBytes: code.settledBytes, keptBytes: code.shownBytes, keptPages: keptPageCount, flushes: flushCount,
       pages: pages.count, pageBytes: pages.count * PageTranslations.byteCount,
       forgottenPages: Int(forgottenPages), entries: entryCount)
   }
@@ -259,6 +332,8 @@ package final class Translator: ExecutionEngine {
   package func keepMap() -> CodeMap {
     if let map = backEnd.map { return map }
     let map = CodeMap(state)
+    // It names what is made from now on.
+    if kept != nil { beginAnew() }
     backEnd.keepMap(map)
     return map
   }

@@ -71,12 +71,14 @@ struct BoardAssembly {
       balloon = configuration.hasBalloon == true ? VirtioBalloon() : nil
       if let balloon { devices.append(balloon) }
       if let fileSystem { devices.append(fileSystem) }
-      board = try Board(
+      var boardConfiguration =
         BoardConfiguration(
           hartCount: configuration.hartCount, memorySize: configuration.memorySize,
           hart: HartConfiguration(virtualAddressBits: configuration.virtualAddressBits), engine: configuration.engine,
           boot: description,
-          console: uartEnd, devices: devices, transport: configuration.transport == .pci ? .pci : .mmio))
+          console: uartEnd, devices: devices, transport: configuration.transport == .pci ? .pci : .mmio)
+      boardConfiguration.keptCode = configuration.keptCode ?? []
+      board = try Board(boardConfiguration)
     } catch {
       for disk in disks { try? disk.close() }
       throw error

@@ -42,16 +42,16 @@ public final class VirtualMachine: @unchecked Sendable {
     case resume
     case togglePause
     case limit
-    case save(SaveRequest)
+    case perform(Request)
   }
 
-  /// Somebody waits for the machine to be saved.
-  private final class SaveRequest: @unchecked Sendable {
-    let path: String
+  /// What is done while no hart runs; somebody waits for it.
+  private final class Request: @unchecked Sendable {
+    let body: () throws -> Void
     private let done = DispatchSemaphore(value: 0)
     private var result: Result<Void, any Error>?
 
-    init(path: String) { self.path = path }
+    init(_ body: @escaping () throws -> Void) { self.body = body }
 
     func finish(_ result: Result<Void, any Error>) {
       self.result = result
@@ -186,7 +186,13 @@ public final class VirtualMachine: @unchecked Sendable {
     var pausedAt: UInt64?
     while true {
       switch nextEvent() {
-      case .power(.shutdown(let code)): return .shutdown(code: code)
+      case .power(.shutdown(let code)):
+        if let path = codeFile {
+          threads.pause()
+          // Without it, the next run has more to do.
+          _ = try? writeCode(to: path)
+        }
+        return .shutdown(code: code)
       case .power(.failed(let reason)): return .failed(reason)
       case .power(.reboot):
         threads.pause()
@@ -197,9 +203,9 @@ public final class VirtualMachine: @unchecked Sendable {
         threads.pause()
         if let savePoint { try write(to: savePoint.path, includesDisks: false) }
         return .saved
-      case .save(let request):
+      case .perform(let request):
         threads.pause()
-        request.finish(Result { try write(to: request.path, includesDisks: true) })
+        request.finish(Result { try request.body() })
         if pausedAt == nil { threads.resume() }
       case .pause:
         guard pausedAt == nil else { continue }
@@ -226,6 +232,31 @@ public final class VirtualMachine: @unchecked Sendable {
     let all = board.harts.compactMap { ($0.engine as? Translator)?.metrics }
     return all.isEmpty ? nil : all.reduce(TranslationMetrics(), +)
   }
+
+  /// Where the code that the translators have made is kept when the guest switches the machine off, for
+  /// `VirtualMachineConfiguration.keptCode` of later runs; nil: nowhere. Before `run`.
+  public var codeFile: String?
+
+  /// Keeps the code that the translators have made so far in a file, as `codeFile` says. Throws `MachineError`, and
+  /// `HostError` where it can't be written. Any thread but the machine's own, while it runs.
+  public func keepCode(at path: String) throws {
+    try performWhileStill { [unowned self] in try writeCode(to: path) }
+  }
+
+  /// That of the hart that has most, for the harts' memories differ; where it isn't much more than there was.
+  private func writeCode(to path: String) throws {
+    let translators = board.harts.compactMap { $0.engine as? Translator }
+    guard let translator = translators.max(by: { $0.metrics.codeBytes < $1.metrics.codeBytes }) else { return }
+    let metrics = translator.metrics
+    guard translator.newCodeBytes > max(Self.leastNewCode, metrics.codeBytes / 8),
+      metrics.codeBytes <= Self.mostKeptCode
+    else { return }
+    try translator.keepCode(at: path)
+  }
+
+  /// Bytes of code that aren't worth a file of their own, and those that a host shouldn't have to keep.
+  private static let leastNewCode = 1 << 20
+  private static let mostKeptCode = 96 << 20
 
   /// Has `run` take samples of where guest code is, about a thousand a second of each hart. Before it. Throws `HostError`
   /// where the host can't.
@@ -284,7 +315,7 @@ public final class VirtualMachine: @unchecked Sendable {
     condition.lock()
     currentState = state
     if state == .ended {
-      for case .save(let request) in events {
+      for case .perform(let request) in events {
         request.finish(.failure(MachineError(.unavailable, "the machine has ended")))
       }
       events = []
@@ -325,11 +356,15 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Saves the machine, with the disks that it writes to, in a folder (see `SavedMachine`), and has it go on. It stands
   /// still meanwhile. Throws `MachineError`. Any thread but its own, while it runs.
   public func save(to path: String) throws {
-    let request = SaveRequest(path: path)
+    try performWhileStill { [unowned self] in try write(to: path, includesDisks: true) }
+  }
+
+  private func performWhileStill(_ body: @escaping () throws -> Void) throws {
+    let request = Request(body)
     condition.lock()
     let runs = currentState == .running || currentState == .paused
     if runs {
-      events.append(.save(request))
+      events.append(.perform(request))
       condition.broadcast()
     }
     condition.unlock()

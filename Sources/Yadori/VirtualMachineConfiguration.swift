@@ -20,6 +20,9 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   public var virtualAddressBits: Int
   /// What executes guest instructions; nil: the quickest that this host can run.
   public var engine: EngineChoice?
+  /// Files of translated code that `VirtualMachine.keepCode` wrote in earlier runs: the machine begins with the first that
+  /// fits, and needn't translate what it finds there. Nil: none.
+  public var keptCode: [String]?
   /// Whether there is a power button, a virtio input device; nil: no.
   public var hasPowerButton: Bool?
   /// The Unix socket that leads to the guest's sockets (virtio-vsock), see `VirtioSocket`; nil: none.

@@ -16,8 +16,18 @@ import Translation
     0xFFFF_FFFF_7F80_0001, 0xFFFF_FFFF_0000_0001, 0x43E0_0000_0000_0000, 0xC3E0_0000_0000_0000, 64, 63, 33,
   ]
 
-  private static func run(_ engine: EngineChoice, seed: UInt64, limits: [UInt64]) throws -> [[String]] {
+  private static func run(
+    _ engine: EngineChoice, seed: UInt64, limits: [UInt64], beginningWith kept: KeptCode? = nil,
+    keepingAt path: String? = nil
+  ) throws -> [[String]] {
     let harness = try TranslationHarness(engine)
+    var translator: Translator?
+    if kept != nil || path != nil {
+      let made = try Translator(harness.hart, threshold: 1, codeSize: 4 << 20, beginningWith: kept)
+      harness.hart.engine = made
+      translator = made
+    }
+    defer { if let path { #expect(throws: Never.self) { try translator?.keepCode(at: path) } } }
     let program = RandomProgram(seed: seed, count: 900, turns: 60, data: TranslationHarness.data)
     // Anywhere in a page, so that its border falls on everything; on odd half-words, too.
     let start = TranslationHarness.base + (seed &* 37 % 1024) * 4 + seed % 2 * 2
@@ -71,6 +81,20 @@ import Translation
         Issue.record("\(difference)\n\(first)")
         return
       }
+    }
+  }
+
+  /// What a run of a part of the program has kept serves a run of it all.
+  @Test func programsWithKeptCodeEndAsInterpretedOnes() throws {
+    let file = FileManager.default.temporaryDirectory.appendingPathComponent("kept-\(UUID().uuidString)").path
+    defer { try? FileManager.default.removeItem(atPath: file) }
+    for seed in 0..<UInt64(min(Self.programCount, 1000)) {
+      _ = try Self.run(.interpreter, seed: seed, limits: [3_000 + seed % 7 * 2_000], keepingAt: file)
+      let kept = try #require(KeptCode(path: file))
+      #expect(kept.waitUntilChecked())
+      let limits: [UInt64] = [777, 10_001, 30_000]
+      let actual = try Self.run(.interpreter, seed: seed, limits: limits, beginningWith: kept)
+      #expect(try Self.run(.interpreter, seed: seed, limits: limits) == actual, "seed \(seed)")
     }
   }
 

@@ -11,6 +11,8 @@ public struct ImageStore: Sendable {
     public var kernel: URL { folder.appendingPathComponent(manifest.kernel.name) }
     public var initialRamdisk: URL { folder.appendingPathComponent(manifest.initialRamdisk.name) }
     public var disk: URL? { manifest.disk.map { folder.appendingPathComponent($0.file.name) } }
+    /// Code that a machine's translators made of the image's programs, see `VirtualMachineConfiguration.keptCode`.
+    public var keptCode: URL { folder.appendingPathComponent("kept-code") }
     /// The bytes that the image's files take on the host.
     public var allocatedByteCount: UInt64 {
       manifest.files.reduce(0) { sum, file in

@@ -185,6 +185,13 @@ struct Assembler {
   mutating func loadAddress(_ target: HostRegister, _ address: HostAddress, _ width: HostWidth = .quad) {
     op(0x8D, width, target.number, address)
   }
+  /// The address of a place in the code, by its distance from here.
+  mutating func loadAddress(_ target: HostRegister, of label: Label) {
+    rex(true, target.number, 0, 0)
+    byte(0x8D)
+    byte((target.number & 7) << 3 | 5)
+    long(Int32(truncatingIfNeeded: Int(bitPattern: label) &- Int(bitPattern: here &+ 4)))
+  }
   mutating func signExtend32(_ target: HostRegister, _ source: HostRegister) { op(0x63, .quad, target.number, source) }
   mutating func signExtend32(_ target: HostRegister, _ source: HostAddress) { op(0x63, .quad, target.number, source) }
   mutating func signExtend16(_ target: HostRegister, _ source: HostRegister) {

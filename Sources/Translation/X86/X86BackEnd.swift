@@ -17,8 +17,13 @@ struct X86BackEnd: BackEnd, ~Copyable {
   /// Where what stands behind blocks goes next, in the mapping that can be written. It lies apart to leave the rest dense.
   private var behind: UnsafeMutablePointer<UInt8>
 
+  /// Where the next stub goes, in the mapping that can be written: where jumps lead that are to be led elsewhere later.
+  private var stubs: UnsafeMutablePointer<UInt8>
+
   /// An upper bound of a block's code, and of what stands behind it, bytes.
   private static let largestBlock = 384 << 10
+  /// And of its stubs: a few for each instruction, in each of a loop's two versions.
+  private static let largestStubs = 2 * 2 * Trace.maximumStraightLength * 32
   var trace = Trace()
   private(set) var following: Int?
   private var mayRunOn = false
@@ -107,8 +112,11 @@ struct X86BackEnd: BackEnd, ~Copyable {
     var assembler = Assembler(code.writable, executableOffset: code.executableOffset)
     thunks = Thunks(&assembler)
     self.assembler = assembler
-    firstBlock = assembler.cursor
+    // In another page, for what comes from files is mapped by the page.
+    firstBlock = code.writable + (assembler.cursor - code.writable + 4095) / 4096 * 4096
+    self.assembler.cursor = firstBlock
     behind = code.middle
+    stubs = code.stubs
     absent = UInt32(truncatingIfNeeded: thunks.exitDispatch)
     enterFunction = unsafeBitCast(
       UnsafeRawPointer(bitPattern: thunks.enter), to: (@convention(c) (UnsafeMutableRawPointer, UInt) -> UInt32).self)
@@ -137,19 +145,62 @@ struct X86BackEnd: BackEnd, ~Copyable {
   mutating func clear() {
     assembler.cursor = firstBlock
     behind = code.middle
+    stubs = code.stubs
     waitingCount = 0
     freeWaiting = PageTranslations.none
     heat.clear()
     map?.clear()
   }
 
+  var sharedBytes: Int { firstBlock - code.writable }
+  var frontBytes: Int { assembler.cursor - code.writable }
+  var behindBytes: Int { behind - code.middle }
+  var stubBytes: Int { stubs - code.stubs }
+
+  mutating func goOn(front: Int, behind: Int, stubs: Int) {
+    assembler.cursor = code.writable + front
+    self.behind = code.middle + behind
+    self.stubs = code.stubs + stubs
+  }
+
+  func forEachWaiting(_ translations: PageTranslations, _ body: (_ index: Int, _ jump: Int) throws -> Void) rethrows {
+    for list in 0..<PageTranslations.waitingLists {
+      var item = translations[waitingIn: list]
+      while item != PageTranslations.none {
+        let jump = waiting[Int(item)]
+        try body(Int(jump.index), jump.patch.location - code.writable)
+        item = jump.next
+      }
+    }
+  }
+
+  mutating func addBlock(_ translations: PageTranslations, _ index: Int, at place: Int) {
+    guard translations.entryPoints[index] == absent else { return }
+    let start = UInt32(truncatingIfNeeded: code.executable + UInt(place))
+    self.translations = translations
+    translations.entryPoints[index] = start
+    resolve(index, start)
+  }
+
+  mutating func addWaiting(_ translations: PageTranslations, _ index: Int, _ place: Int) {
+    let location = code.writable + place
+    let target = translations.entryPoints[index]
+    if target != absent {
+      code.lead(location, to: UInt(target))
+    } else {
+      self.translations = translations
+      wait(Assembler.Patch(location: location), index)
+    }
+  }
+
   func hasRoom(forBlocks count: Int) -> Bool {
     let size = count * Self.largestBlock
     return waitingCount + (count + 1) * Self.maximumDeferred <= Self.maximumWaiting
-      && code.middle - assembler.cursor > size && code.writable + code.count - behind > size
+      && code.middle - assembler.cursor > size && code.stubs - behind > size
+      && code.writable + code.count - stubs > count * Self.largestStubs
   }
 
-  var codeBytes: Int { (assembler.cursor - code.writable) + (behind - code.middle) }
+  var codeBytes: Int { frontBytes + behindBytes + stubBytes }
   var here: UInt { assembler.here }
   var lastLength: Int { trace.count }
 
@@ -462,6 +513,16 @@ struct X86BackEnd: BackEnd, ~Copyable {
     assembler.jump(exit)
   }
 
+  /// Emits code where it can still be written when all else can't.
+  @inline(__always)
+  private mutating func emitStub(_ body: (inout X86BackEnd) -> Void) {
+    // With a map, all is in the order of addresses, and nothing is settled.
+    if map != nil { return body(&self) }
+    swap(&assembler.cursor, &stubs)
+    body(&self)
+    swap(&assembler.cursor, &stubs)
+  }
+
   private mutating func emitDeferred() {
     // Items may add items.
     var index = 0
@@ -508,8 +569,10 @@ struct X86BackEnd: BackEnd, ~Copyable {
       endCountDown(snapshots[snapshot].map)
       assembler.jump(again)
     case .link(let patch, let offset):
-      assembler.fillHere(patch)
-      emitOffsetExit(offset, thunks.exitDispatch)
+      emitStub { back in
+        back.assembler.fillHere(patch)
+        back.emitOffsetExit(offset, back.thunks.exitDispatch)
+      }
     case .side(let patch, let offset, let count):
       assembler.fillHere(patch)
       emitCanonical(snapshot, unextended)
@@ -565,11 +628,15 @@ struct X86BackEnd: BackEnd, ~Copyable {
       assembler.fillHere(failed)
       assembler.fillHere(crossing)
       giveBack(count)
-      let jump = assembler.jump()
-      assembler.fillHere(jump)
-      assembler.moveImmediate(
-        .rcx, UInt64(bitPattern: Int64(Int(bitPattern: jump.location) &+ assembler.executableOffset)))
-      emitOffsetExit(offset, thunks.exitUngrouped)
+      let way = assembler.jump()
+      emitStub { back in
+        back.assembler.fillHere(way)
+        let jump = back.assembler.jump()
+        back.assembler.fillHere(jump)
+        back.assembler.loadAddress(
+          .rcx, of: UInt(bitPattern: Int(bitPattern: jump.location) &+ back.assembler.executableOffset))
+        back.emitOffsetExit(offset, back.thunks.exitUngrouped)
+      }
     case .floatReady(let patch, let offset, let count, let back):
       assembler.fillHere(patch)
       assembler.call(thunks.makeFloatReady)

@@ -1,0 +1,285 @@
+import CHost
+import Glibc
+import HostSystem
+import Synchronization
+
+/// Code that translators made in an earlier run, kept in a file: later runs begin with it, so that what is the same
+/// (a kernel, libraries, programs) is translated once for all of them. Blocks hold nothing that depends on where their
+/// page lies, so code is found by what stands in the page, every byte of which is compared.
+///
+/// The file is a cache, made for one build of this program and one kind of host: what doesn't fit or is damaged is taken
+/// for no file. It holds the code memory's two halves, mapped as they are, the pages' content, and for each page its
+/// entry points and waiting jumps. It is as trustworthy as the program itself: only its user may write it, and only from
+/// what may harm nobody but the machines that begin with it.
+package final class KeptCode: @unchecked Sendable {
+  /// The words of the file's last page.
+  struct Trailer {
+    static let byteCount = 4096
+    static let magic: UInt64 = 0x6564_6F43_7470_656B  // "keptCode"
+    static let version: UInt64 = 1
+
+    var codeCount = 0
+    /// As `BackEnd.sharedBytes`, `frontBytes`, `behindBytes` and `stubBytes` say.
+    var shared = 0
+    var front = 0
+    var behind = 0
+    var stubs = 0
+    var pageCount = 0
+    /// The records' 32-bit words.
+    var recordWords = 0
+    /// Of all that stands before the trailer.
+    var checksum: UInt32 = 0
+
+    var behindOffset: Int { (front + CodeMemory.largePage - 1) & ~(CodeMemory.largePage - 1) }
+    var stubOffset: Int { behindOffset + Self.wholePages(behind) }
+    var sourceOffset: Int { stubOffset + Self.wholePages(stubs) }
+    var recordOffset: Int { sourceOffset + pageCount * 4096 }
+    var trailerOffset: Int { recordOffset + Self.wholePages(recordWords * 4) }
+
+    static func wholePages(_ count: Int) -> Int { (count + 4095) & ~4095 }
+
+    private var words: [UInt64] {
+      [Self.magic, Self.version] + KeptCode.program
+        + [
+          UInt64(codeCount), UInt64(shared), UInt64(front), UInt64(behind), UInt64(stubs), UInt64(pageCount),
+          UInt64(recordWords), UInt64(checksum),
+        ]
+    }
+
+    var bytes: [UInt8] {
+      var bytes = words.withUnsafeBytes { Array($0) }
+      let checksum = bytes.withUnsafeBytes { chost_crc32c(0, $0.baseAddress, $0.count) }
+      bytes += withUnsafeBytes(of: UInt64(checksum)) { Array($0) }
+      return bytes + [UInt8](repeating: 0, count: Self.byteCount - bytes.count)
+    }
+
+    init() {}
+
+    /// Nil where it isn't one for this program and host, or can't be true for a file of `fileSize` bytes.
+    init?(_ bytes: [UInt8], fileSize: Int) {
+      let words = bytes.withUnsafeBytes { bytes in
+        (0..<16).map { bytes.loadUnaligned(fromByteOffset: $0 * 8, as: UInt64.self) }
+      }
+      let first = 2 + KeptCode.program.count
+      let numbers = words[first..<first + 8].map { Int(truncatingIfNeeded: $0) }
+      guard numbers.allSatisfy({ $0 >= 0 && $0 < 1 << 40 }) else { return nil }
+      codeCount = numbers[0]
+      shared = numbers[1]
+      front = numbers[2]
+      behind = numbers[3]
+      stubs = numbers[4]
+      pageCount = numbers[5]
+      recordWords = numbers[6]
+      checksum = UInt32(truncatingIfNeeded: numbers[7])
+      guard self.bytes == bytes, shared % 4096 == 0, shared <= front, front <= codeCount / 2,
+        behind <= codeCount / 16 * 7, stubs <= codeCount / 16,
+        fileSize == trailerOffset + Self.byteCount
+      else { return nil }
+    }
+  }
+
+  /// What code depends on besides the guest's: the build of the program that made it, and the host's instructions.
+  static let program: [UInt64] = {
+    var status = stat()
+    guard stat("/proc/self/exe", &status) == 0 else { return [0, 0, 0, .random(in: 0 ... .max)] }
+    let time = UInt64(bitPattern: Int64(status.st_mtim.tv_sec * 1_000_000_000 + status.st_mtim.tv_nsec))
+    return [UInt64(status.st_size), time, HostInstructions.hasAES ? 1 : 0, 0]
+  }()
+
+  private let descriptor: Int32
+  private let trailer: Trailer
+  /// What isn't code, mapped: the pages' content and the records.
+  private let sources: UnsafeRawPointer
+  private var mappedCount: Int { trailer.trailerOffset - trailer.sourceOffset }
+  private let isReady = Atomic<Bool>(false)
+  private var checking: HostThread?
+  /// Where in the records each page's stands, by its content; -1: nothing. Open addressing.
+  private var buckets: [Int32] = []
+
+  /// Opens a file; nil where there is none that fits. It is checked by a thread of its own, and nothing is found before.
+  package init?(path: String) {
+    let descriptor = chost_open(path, O_RDONLY | O_CLOEXEC, 0)
+    guard descriptor >= 0 else { return nil }
+    var status = stat()
+    var last = [UInt8](repeating: 0, count: Trailer.byteCount)
+    guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_size >= Trailer.byteCount,
+      pread(descriptor, &last, last.count, status.st_size - Trailer.byteCount) == last.count,
+      let trailer = Trailer(last, fileSize: Int(status.st_size)),
+      trailer.pageCount > 0,
+      let sources = mmap(
+        nil, trailer.trailerOffset - trailer.sourceOffset, PROT_READ, Int32(MAP_PRIVATE), descriptor,
+        off_t(trailer.sourceOffset)), sources != MAP_FAILED
+    else {
+      close(descriptor)
+      return nil
+    }
+    self.descriptor = descriptor
+    self.trailer = trailer
+    self.sources = UnsafeRawPointer(sources)
+    checking = HostThread(name: "kept code") { [self] in
+      if check() { isReady.store(true, ordering: .releasing) }
+    }
+  }
+
+  /// Waits for the check, for tests. Whether what is in the file is found from now on.
+  @discardableResult
+  package func waitUntilChecked() -> Bool {
+    checking?.join()
+    return isReady.load(ordering: .acquiring)
+  }
+
+  /// The first of the files that fits.
+  static func first(of paths: [String]) -> KeptCode? {
+    for path in paths { if let kept = KeptCode(path: path) { return kept } }
+    return nil
+  }
+
+  deinit {
+    munmap(UnsafeMutableRawPointer(mutating: sources), mappedCount)
+    close(descriptor)
+  }
+
+  /// Maps the code; false where it doesn't fit, or the host doesn't let it.
+  func show(in code: CodeMemory, sharedBytes: Int) -> Bool {
+    guard trailer.codeCount == code.count, trailer.shared == sharedBytes else { return false }
+    return code.show(
+      descriptor, front: .init(offset: 0, count: trailer.front),
+      behind: .init(offset: trailer.behindOffset, count: trailer.behind),
+      stubs: .init(offset: trailer.stubOffset, count: trailer.stubs))
+  }
+
+  var front: Int { trailer.front }
+  var behind: Int { trailer.behind }
+  var stubs: Int { trailer.stubs }
+
+  // MARK: records: the checksum of the page's content, the number of entry points, that of waiting jumps; then each of
+  // these as the half-word's index and the place in the code memory
+
+  private static let recordHead = 3
+
+  private var records: UnsafePointer<UInt32> {
+    (sources + trailer.recordOffset - trailer.sourceOffset).assumingMemoryBound(to: UInt32.self)
+  }
+
+  private func check() -> Bool {
+    let count = trailer.trailerOffset
+    guard let all = mmap(nil, count, PROT_READ, Int32(MAP_PRIVATE), descriptor, 0), all != MAP_FAILED else {
+      return false
+    }
+    let checksum = chost_crc32c(0, all, count)
+    munmap(all, count)
+    guard checksum == trailer.checksum else { return false }
+    var size = 64
+    while size < trailer.pageCount * 2 { size *= 2 }
+    buckets = [Int32](repeating: -1, count: size * 2)
+    var place = 0
+    for page in 0..<trailer.pageCount {
+      guard place + Self.recordHead <= trailer.recordWords else { return false }
+      let (entries, jumps) = (Int(records[place + 1]), Int(records[place + 2]))
+      let end = place + Self.recordHead + 2 * (entries + jumps)
+      guard end <= trailer.recordWords else { return false }
+      for pair in 0..<entries + jumps {
+        let (index, location) = (records[end - 2 * pair - 2], Int(records[end - 2 * pair - 1]))
+        let isInFront = location >= trailer.shared && location <= trailer.front - HostJump.size
+        let isBehind =
+          location >= trailer.codeCount / 2 && location <= trailer.codeCount / 2 + trailer.behind - HostJump.size
+        guard index < 2048, isInFront || (isBehind && pair < jumps) else { return false }
+      }
+      var bucket = Int(records[place]) & (size - 1)
+      while buckets[2 * bucket] >= 0 { bucket = (bucket + 1) & (size - 1) }
+      buckets[2 * bucket] = Int32(place)
+      buckets[2 * bucket + 1] = Int32(page)
+      place = end
+    }
+    return true
+  }
+
+  /// What is kept for one page.
+  struct Record {
+    typealias Pair = (index: Int, place: Int)
+    fileprivate let words: UnsafePointer<UInt32>
+    let entryCount: Int
+    let jumpCount: Int
+
+    func entry(_ number: Int) -> Pair { pair(number) }
+    func jump(_ number: Int) -> Pair { pair(entryCount + number) }
+    private func pair(_ number: Int) -> Pair { (Int(words[2 * number]), Int(words[2 * number + 1])) }
+  }
+
+  enum Search {
+    /// The file is still being checked.
+    case notYet
+    case nothing
+    case found(Record)
+  }
+
+  /// What is kept for a page with this content (4096 bytes).
+  func find(_ source: UnsafeRawPointer) -> Search {
+    guard isReady.load(ordering: .acquiring) else { return .notYet }
+    let size = buckets.count / 2
+    let checksum = chost_crc32c(0, source, 4096)
+    var bucket = Int(checksum) & (size - 1)
+    while buckets[2 * bucket] >= 0 {
+      let (record, page) = (records + Int(buckets[2 * bucket]), Int(buckets[2 * bucket + 1]))
+      if record[0] == checksum, memcmp(sources + page * 4096, source, 4096) == 0 {
+        return .found(
+          Record(words: record + Self.recordHead, entryCount: Int(record[1]), jumpCount: Int(record[2])))
+      }
+      bucket = (bucket + 1) & (size - 1)
+    }
+    return .nothing
+  }
+
+  // MARK: writing
+
+  /// Collects pages, and writes the file.
+  struct Writer {
+    private var sources: [UnsafeRawPointer] = []
+    private var records: [UInt32] = []
+    private var known: Set<UInt32> = []
+
+    /// Adds a page's code. The content stays where it is until the file is written. One of two pages with equal content
+    /// is enough.
+    mutating func add(_ source: UnsafeRawPointer, entries: [Record.Pair], jumps: [Record.Pair]) {
+      let checksum = chost_crc32c(0, source, 4096)
+      guard known.insert(checksum).inserted else { return }
+      sources.append(source)
+      records += [checksum, UInt32(entries.count), UInt32(jumps.count)]
+      for pair in entries + jumps { records += [UInt32(pair.index), UInt32(pair.place)] }
+    }
+
+    /// Writes the file. Throws `HostError`.
+    func write(to path: String, _ code: CodeMemory, shared: Int, front: Int, behind: Int, stubs: Int) throws {
+      let writer = try AtomicFileWriter(path: path, permissions: 0o600)
+      var trailer = Trailer()
+      trailer.codeCount = code.count
+      trailer.shared = shared
+      trailer.front = front
+      trailer.behind = behind
+      trailer.stubs = stubs
+      trailer.pageCount = sources.count
+      trailer.recordWords = records.count
+      let zeroes = [UInt8](repeating: 0, count: max(shared, CodeMemory.largePage))
+      func write(_ start: UnsafeRawPointer?, _ count: Int) throws {
+        try writer.write(UnsafeRawBufferPointer(start: start, count: count))
+        trailer.checksum = chost_crc32c(trailer.checksum, start, count)
+      }
+      func fill(_ count: Int, to end: Int? = nil) throws {
+        try write(zeroes, (end ?? Trailer.wholePages(count)) - count)
+      }
+      let base = UnsafeRawPointer(bitPattern: code.executable)!
+      try write(zeroes, shared)
+      try write(base + shared, front - shared)
+      try fill(front, to: trailer.behindOffset)
+      try write(base + (code.middle - code.writable), behind)
+      try fill(behind)
+      try write(base + (code.stubs - code.writable), stubs)
+      try fill(stubs)
+      for source in sources { try write(source, 4096) }
+      try records.withUnsafeBytes { try write($0.baseAddress, $0.count) }
+      try fill(records.count * 4)
+      try writer.write(trailer.bytes)
+      try writer.commit()
+    }
+  }
+}
