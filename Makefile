@@ -4,7 +4,7 @@ SWIFT ?= swift
 YADORI := .build/release/yadori
 PREFIX ?= /usr/local
 BUILD := $(SWIFT) build -c release
-SOURCES := Package.swift Sources Tests Fuzz/Package.swift Fuzz/Sources
+SOURCES := Package.swift Sources Tests Examples Fuzz/Package.swift Fuzz/Sources
 
 .PHONY: run build test check-tools tests lint format guests conformance bench fuzz install clean
 

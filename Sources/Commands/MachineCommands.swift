@@ -13,7 +13,7 @@ enum MachineStarting {
 
   static func start(_ registry: MachineRegistry, _ record: MachineRecord) throws {
     let program = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-    try MachineLauncher.start(registry, record, program: program, verb: MachineProcessCommand._commandName)
+    try MachineLauncher.start(registry, record, program: program, verb: BackgroundMachine.verb)
   }
 }
 
@@ -66,28 +66,28 @@ struct MachineName: ParsableArguments {
   }
 }
 
-/// The process of a machine in the background; `MachineLauncher` starts it.
-struct MachineProcessCommand: ParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "machine-process", shouldDisplay: false)
+/// The process of a machine in the background; `MachineLauncher` starts it. Not among the commands: reading a command line
+/// takes longer than making a machine.
+enum BackgroundMachine {
+  static let verb = "machine-process"
 
-  @Argument var identifier: String
-
-  func run() throws {
+  static func run() -> Never {
     BrokenPipes.becomeErrors()
     do {
-      let registry = try MachineStarting.registry()
-      guard let record = try registry.record(identifier: identifier) else {
-        throw MachineError(.noInput, "there is no machine '\(identifier)' any more")
+      guard let order = MachineLauncher.order() else {
+        throw CommandFailure(.usage, "'\(verb)' isn't for people; use 'yadori start'")
       }
-      let process = try MachineProcess(registry, record)
+      let process = try MachineProcess(order.registry, order.record, startTime: order.time)
       let signals = CaughtSignals { _ in process.machine.stop() }
       let outcome = try process.run { MachineLauncher.report(nil) }
       signals.release()
       print("\(Date().formatted(.iso8601)) ended: \(outcome)")
+      exit(0)
     } catch {
       let failure = CommandFailure(error) ?? CommandFailure(.software, "\(error)")
       MachineLauncher.report((failure.exitCode, failure.message))
-      throw failure
+      FileHandle.standardError.write(Data("yadori: \(failure.message)\n".utf8))
+      exit(failure.exitCode)
     }
   }
 }

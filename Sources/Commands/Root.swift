@@ -12,11 +12,11 @@ public struct Root: AsyncParsableCommand {
       ExecCommand.self, CopyCommand.self, LogsCommand.self,
       StopCommand.self, KillCommand.self, PauseCommand.self, ResumeCommand.self, RestartCommand.self, WaitCommand.self,
       SaveCommand.self, RestoreCommand.self, CloneCommand.self,
-      SnapshotCommand.self, StatsCommand.self, SetCommand.self, PublishCommand.self, ShareCommand.self,
+      SnapshotCommand.self, StatsCommand.self, SetCommand.self, PublishCommand.self, UnpublishCommand.self,
+      ShareCommand.self,
       UnshareCommand.self, RenameCommand.self,
       RemoveCommand.self, ImageCommand.self, ISACommand.self,
       DisassembleCommand.self,
-      MachineProcessCommand.self,
     ])
 
   public init() {}
@@ -24,8 +24,9 @@ public struct Root: AsyncParsableCommand {
   /// Runs the command line of this process and exits. An error is one line on standard error and an exit code as
   /// sysexits(3) has them.
   public static func execute() async -> Never {
+    if CommandLine.arguments.dropFirst() == [BackgroundMachine.verb] { BackgroundMachine.run() }
     do {
-      var command = try parseAsRoot()
+      var command = try parseArguments()
       if var asynchronous = command as? any AsyncParsableCommand {
         try await asynchronous.run()
       } else {
@@ -35,6 +36,20 @@ public struct Root: AsyncParsableCommand {
     } catch {
       finish(error)
     }
+  }
+
+  /// The verb's own arguments first: that spares looking at all other verbs, which takes longer than some commands. Where
+  /// that doesn't succeed, all are looked at for what is to be said.
+  private static func parseArguments() throws -> any ParsableCommand {
+    let arguments = CommandLine.arguments.dropFirst()
+    if let verb = arguments.first,
+      let command = configuration.subcommands.first(where: { $0.configuration.commandName == verb }),
+      command.configuration.subcommands.isEmpty, let parsed = try? command.parseAsRoot(Array(arguments.dropFirst())),
+      type(of: parsed) == command
+    {
+      return parsed
+    }
+    return try parseAsRoot()
   }
 
   private static func finish(_ error: any Error) -> Never {

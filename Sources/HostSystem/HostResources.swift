@@ -7,7 +7,14 @@ public enum HostResources {
 
   /// The most memory, in bytes, that this process can ever have: the host's RAM, or the control group's limit where
   /// that is lower. Nil when the host doesn't say.
-  public static var memoryLimit: UInt64? { memory(fileSystemRoot: "").limit }
+  public static var memoryLimit: UInt64? {
+    // What is available isn't asked: the kernel counts for that.
+    let pages = sysconf(Int32(_SC_PHYS_PAGES))
+    guard pages > 0 else { return memory(fileSystemRoot: "").limit }
+    var limit = UInt64(pages) * UInt64(sysconf(Int32(_SC_PAGESIZE)))
+    for group in controlGroups(fileSystemRoot: "") { limit = min(limit, maximum(of: group) ?? limit) }
+    return limit
+  }
 
   /// Memory, in bytes, that can be had now without swapping, within the control group's limit.
   public static var availableMemory: UInt64? { memory(fileSystemRoot: "").available }
@@ -50,7 +57,7 @@ public enum HostResources {
       if words[0] == "MemAvailable" { available = kibibytes.multipliedReportingOverflow(by: 1024).partialValue }
     }
     for group in controlGroups(fileSystemRoot: fileSystemRoot) {
-      guard let maximum = number(group + "/memory.max") ?? number(group + "/memory.limit_in_bytes") else { continue }
+      guard let maximum = maximum(of: group) else { continue }
       let used = number(group + "/memory.current") ?? number(group + "/memory.usage_in_bytes") ?? 0
       // File pages that nobody used lately go as soon as memory is short.
       let reclaimable = min(used, statistic("inactive_file", in: group + "/memory.stat") ?? 0)
@@ -85,9 +92,24 @@ public enum HostResources {
     return folders
   }
 
+  private static func maximum(of group: String) -> UInt64? {
+    number(group + "/memory.max") ?? number(group + "/memory.limit_in_bytes")
+  }
+
+  /// Of one of the kernel's files.
   private static func lines(_ path: String) -> [Substring] {
-    guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { return [] }
-    return text.split(separator: "\n")
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return [] }
+    defer { close(descriptor) }
+    var bytes: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    while true {
+      let count = read(descriptor, &buffer, buffer.count)
+      if count < 0, errno == EINTR { continue }
+      if count <= 0 { break }
+      bytes += buffer[..<count]
+    }
+    return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
   }
 
   /// The number a file holds; nil for "max", and where there is no such file.

@@ -62,6 +62,11 @@ public struct PortForward: Hashable, Sendable, CustomStringConvertible {
     }
   }
 
+  /// Whether both listen at the same place of the host.
+  public func sharesPort(with other: PortForward) -> Bool {
+    (transport, hostAddress, hostPort) == (other.transport, other.hostAddress, other.hostPort)
+  }
+
   /// Splits at colons outside brackets and takes the brackets off; nil when they don't match.
   private static func fields(of text: Substring) -> [Substring]? {
     var fields: [Substring] = []

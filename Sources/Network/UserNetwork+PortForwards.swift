@@ -27,6 +27,16 @@ extension UserNetwork {
     if code != 0 { throw UserNetwork.refusal(of: forward, code) }
   }
 
+  /// Stops listening where `forward` does; connections that stand go on. False: nobody listens there. On the event
+  /// loop's thread.
+  public func remove(_ forward: PortForward) -> Bool {
+    guard let slirp else { return false }
+    let flags = forward.transport == .udp ? SLIRP_HOSTFWD_UDP : 0
+    return forward.hostAddress.withSocketAddress(port: forward.hostPort) { host, hostSize in
+      slirp_remove_hostxfwd(slirp, host, hostSize, Int32(flags)) == 0
+    }
+  }
+
   /// Why a datagram socket that shares nothing can't have the port; nil when it can.
   private static func bindRefusal(_ forward: PortForward) -> Int32? {
     let family = forward.hostAddress.isIPv6 ? AF_INET6 : AF_INET

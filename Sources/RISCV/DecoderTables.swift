@@ -112,23 +112,27 @@ extension DecoderTables {
 
   init(_ extensions: ExtensionSet) {
     var lists = CandidateLists()
-    let rows = InstructionPattern.all.enumerated()
-      .filter { $0.element.isPart(of: extensions) }
-      .sorted { $0.element.mask.nonzeroBitCount > $1.element.mask.nonzeroBitCount }
-    let full = rows.filter { $0.element.length == 4 }
-    let compressed = rows.filter { $0.element.length == 2 }
+    let patterns = InstructionPattern.all
+    var full: [Candidate] = []
+    var compressed: [Candidate] = []
+    for (index, row) in patterns.enumerated() where row.isPart(of: extensions) {
+      let candidate = Candidate(mask: row.mask, match: row.match, row: UInt16(index))
+      if row.length == 4 { full.append(candidate) } else { compressed.append(candidate) }
+    }
+    full.sort { $0.mask.nonzeroBitCount > $1.mask.nonzeroBitCount }
+    compressed.sort { $0.mask.nonzeroBitCount > $1.mask.nonzeroBitCount }
 
     var majors: [MajorOpcode] = []
     var buckets: [Bucket] = []
     for opcode in UInt32(0)..<32 {
-      let ofMajor = full.filter { $0.element.match >> 2 & 31 == opcode }
+      let ofMajor = full.filter { $0.match >> 2 & 31 == opcode }
       let funct7Mask: UInt32 = ofMajor.count > Self.rowsWithoutFunct7 ? 0x7f : 0
       majors.append(MajorOpcode(firstBucket: UInt16(buckets.count), funct7Mask: UInt16(funct7Mask)))
       for funct7 in 0...funct7Mask {
         for funct3 in UInt32(0)..<8 {
           let word = funct7 << 25 | funct3 << 12
           let keyMask = funct7Mask << 25 | 7 << 12
-          buckets.append(lists.bucket(ofMajor.filter { ($0.element.match ^ word) & $0.element.mask & keyMask == 0 }))
+          buckets.append(lists.bucket(ofMajor) { ($0.match ^ word) & $0.mask & keyMask == 0 })
         }
       }
     }
@@ -137,13 +141,12 @@ extension DecoderTables {
     for quadrant in UInt32(0)..<4 {
       for high in UInt32(0)..<64 {
         let word = high << 10 | quadrant
-        compressedBuckets.append(
-          lists.bucket(compressed.filter { ($0.element.match ^ word) & $0.element.mask & 0xfc03 == 0 }))
+        compressedBuckets.append(lists.bucket(compressed) { ($0.match ^ word) & $0.mask & 0xfc03 == 0 })
       }
     }
 
     var segments: [ImmediateField.Segment] = []
-    let records = InstructionPattern.all.map { row in
+    let records = patterns.map { row in
       let format = row.format
       defer { segments += format.immediate.segments }
       return Record(
@@ -172,14 +175,28 @@ extension DecoderTables {
   /// The lists of all buckets, equal ones kept once.
   private struct CandidateLists {
     var candidates: [Candidate] = []
-    private var known: [[Int]: Bucket] = [:]
+    /// By the sum of their rows; those with the same sum one after the other.
+    private var known: [Int: [Bucket]] = [:]
+    private var present: [Candidate] = []
 
-    mutating func bucket(_ rows: [EnumeratedSequence<[InstructionPattern]>.Element]) -> Bucket {
-      let key = rows.map(\.offset)
-      if let bucket = known[key] { return bucket }
-      let bucket = Bucket(start: UInt16(candidates.count), count: UInt16(rows.count))
-      candidates += rows.map { Candidate(mask: $0.element.mask, match: $0.element.match, row: UInt16($0.offset)) }
-      known[key] = bucket
+    @inline(__always)
+    mutating func bucket(_ rows: [Candidate], where isPart: (Candidate) -> Bool) -> Bucket {
+      present.removeAll(keepingCapacity: true)
+      var sum = 0
+      for row in rows where isPart(row) {
+        present.append(row)
+        sum = sum &* 31 &+ Int(row.row) &+ 1
+      }
+      let equal = known[sum]?.first { bucket in
+        bucket.count == present.count
+          && candidates[Int(bucket.start)..<Int(bucket.start) + Int(bucket.count)].elementsEqual(present) {
+            $0.row == $1.row
+          }
+      }
+      if let equal { return equal }
+      let bucket = Bucket(start: UInt16(candidates.count), count: UInt16(present.count))
+      candidates += present
+      known[sum, default: []].append(bucket)
       return bucket
     }
   }

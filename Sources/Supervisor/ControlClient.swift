@@ -103,6 +103,12 @@ public struct ControlClient: Sendable {
     close(descriptor)
   }
 
+  /// And no longer.
+  public func unpublish(_ forward: String) throws {
+    let (_, descriptor) = try ask(ControlRequest(verb: .unpublish, forward: forward))
+    close(descriptor)
+  }
+
   /// Has its guest see a folder of the host from now on, in place of another one of that name; and no more.
   public func share(_ folder: SharedFolder) throws {
     let (_, descriptor) = try ask(ControlRequest(verb: .share, folder: folder))

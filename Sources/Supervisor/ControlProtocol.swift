@@ -5,7 +5,9 @@ import Yadori
 /// What is said on a machine's control socket: a line of JSON each way, then the connection ends, or becomes the console.
 struct ControlRequest: Codable {
   enum Verb: String, Codable {
-    case status, pause, resume, powerButton, kill, console, resize, wait, save, keepCode, set, publish, share, unshare
+    case status, pause, resume, powerButton, kill, console, resize, wait, save, keepCode, set, publish, unpublish,
+      share,
+      unshare
   }
 
   var verb: Verb
@@ -19,7 +21,7 @@ struct ControlRequest: Codable {
   var weight: Int?
   /// Of `set`: bytes of RAM that the guest is to make do with.
   var memory: UInt64?
-  /// Of `publish`: "2222:22".
+  /// Of `publish` and `unpublish`: "2222:22".
   var forward: String?
   /// Of `share`.
   var folder: SharedFolder?
@@ -37,6 +39,8 @@ public struct MachineStatus: Codable, Sendable {
   /// The machine's process on the host.
   public var process: Int32
   public var started: Date
+  /// Seconds from the process's start to the machine's first instruction; nil: it was started by hand.
+  public var startDuration: Double?
   /// Instructions retired by all harts since the machine was new.
   public var instructions: UInt64
   /// Seconds of the host's processors that the process has used.

@@ -21,6 +21,7 @@ final class ControlServer: Sendable {
     /// Processors (nil: no limit), a weight and RAM, each where it is to be changed. Why not; nil: done.
     var set: @Sendable (_ processors: Double??, _ weight: Int?, _ memory: UInt64?) -> String?
     var publish: @Sendable (String) -> String?
+    var unpublish: @Sendable (String) -> String?
     var share: @Sendable (SharedFolder) -> String?
     var unshare: @Sendable (String) -> String?
     /// Takes the descriptor; nil: the console is somebody's terminal.
@@ -81,6 +82,7 @@ final class ControlServer: Sendable {
       reply.refusal = handlers.set(
         request.processors.map { $0 == 0 ? nil : $0 }, request.weight, request.memory)
     case .publish: reply.refusal = request.forward.map(handlers.publish) ?? "say which port"
+    case .unpublish: reply.refusal = request.forward.map(handlers.unpublish) ?? "say which port"
     case .share: reply.refusal = request.folder.map(handlers.share) ?? "say which folder"
     case .unshare: reply.refusal = request.name.map(handlers.unshare) ?? "say which folder"
     case .keepCode: reply.refusal = request.path.map(handlers.keepCode) ?? "say where"

@@ -9,8 +9,16 @@ public enum MachineLauncher {
   static let ready = "ready"
   private static let reportDescriptor = CHOST_REPORT_DESCRIPTOR
 
-  /// Starts it, and returns when it runs. `program` is called with the verb and the machine's identifier. Throws the
-  /// `MachineError` that the process gives as reason why not.
+  /// What the process is told there before: it needn't ask the registry, which takes longer than making the machine.
+  private struct Order: Codable {
+    var folder: URL
+    var record: MachineRecord
+    /// When it was started, on the monotonic clock, in nanoseconds.
+    var time: UInt64
+  }
+
+  /// Starts it, and returns when it runs. `program` is called with the verb. Throws the `MachineError` that the process
+  /// gives as reason why not.
   public static func start(_ registry: MachineRegistry, _ record: MachineRecord, program: String, verb: String) throws {
     let folder = registry.folder(of: record)
     try folder.create()
@@ -19,15 +27,28 @@ public enum MachineLauncher {
         .unavailable, "the machine '\(record.name)' runs already; 'yadori console \(record.name)' shows it")
     }
     var ends: [Int32] = [-1, -1]
-    guard pipe(&ends) == 0 else { throw HostError.last("can't make a pipe") }
-    for end in ends { _ = chost_fcntl(end, F_SETFD, Int(FD_CLOEXEC)) }
+    guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
+      throw HostError.last("can't make a pair of sockets")
+    }
     defer { close(ends[0]) }
     do {
       defer { close(ends[1]) }
-      try spawn([program, verb, record.identifier], log: folder.processLog, report: ends[1])
+      let order = Order(folder: registry.folder, record: record, time: MonotonicClock.nanoseconds())
+      try spawn([program, verb], log: folder.processLog, report: ends[1])
+      let bytes = try JSONEncoder().encode(order)
+      // What ends at once says why in its log.
+      _ = bytes.withUnsafeBytes { UnixSocket.sendAll($0, to: ends[0]) }
+      shutdown(ends[0], Int32(SHUT_WR))
     }
-    let report = readAll(ends[0])
-    if report == ready { return }
+    let report = String(decoding: readAll(ends[0]), as: UTF8.self)
+    if report == ready {
+      // Removed in the meantime: nobody would find it.
+      if try registry.record(identifier: record.identifier) == nil {
+        try? ControlClient(registry, record).kill()
+        throw MachineError(.noInput, "the machine '\(record.name)' was removed meanwhile")
+      }
+      return
+    }
     // It has said why, and is on its way out: whoever cleans up finds it gone.
     while folder.isInUse { usleep(1000) }
     let words = report.split(separator: " ", maxSplits: 1)
@@ -37,6 +58,12 @@ public enum MachineLauncher {
         .software, "the process of the machine '\(record.name)' ended at once; '\(folder.processLog)' may say why")
     }
     throw MachineError(code, String(words[1]))
+  }
+
+  /// For the process that was started: what it is to run. Nil: nobody says.
+  public static func order() -> (registry: MachineRegistry, record: MachineRecord, time: UInt64)? {
+    guard let order = try? JSONDecoder().decode(Order.self, from: Data(readAll(reportDescriptor))) else { return nil }
+    return (MachineRegistry(whenUsed: order.folder), order.record, order.time)
   }
 
   /// For the process that was started: says that the machine runs, or why not. Once.
@@ -56,13 +83,13 @@ public enum MachineLauncher {
     }
   }
 
-  private static func readAll(_ descriptor: Int32) -> String {
+  private static func readAll(_ descriptor: Int32) -> [UInt8] {
     var bytes: [UInt8] = []
     var buffer = [UInt8](repeating: 0, count: 4096)
     while true {
       let count = read(descriptor, &buffer, buffer.count)
       if count < 0, errno == EINTR { continue }
-      if count <= 0 { return String(decoding: bytes, as: UTF8.self) }
+      if count <= 0 { return bytes }
       bytes += buffer[..<count]
     }
   }

@@ -12,6 +12,9 @@ public final class MachineProcess: @unchecked Sendable {
   private let lock: MachineFolder.Lock
   private let recorder: RecordedConsole?
   private let started = Date()
+  private let startTime: UInt64?
+  /// Seconds from its process's start to its first instruction.
+  private let startDuration = Mutex<Double?>(nil)
   private var hasRun = false
   private let confinement = Mutex<[Confinement]>([])
   private let awaitsSharedFolders = Mutex(false)
@@ -20,8 +23,13 @@ public final class MachineProcess: @unchecked Sendable {
   /// Takes the machine, and makes it from its configuration. Throws `MachineError` where it runs already, and what
   /// making it throws.
   ///
-  /// - Parameter console: the terminal it runs on; nil: none, what it prints goes to the folder's `consoleLog`.
-  public init(_ registry: MachineRegistry, _ record: MachineRecord, console: TerminalConsole? = nil) throws {
+  /// - Parameters:
+  ///   - console: the terminal it runs on; nil: none, what it prints goes to the folder's `consoleLog`.
+  ///   - startTime: when the process was started that runs it, see `MachineLauncher.order`.
+  public init(
+    _ registry: MachineRegistry, _ record: MachineRecord, console: TerminalConsole? = nil, startTime: UInt64? = nil
+  ) throws {
+    self.startTime = startTime
     self.registry = registry
     self.record = record
     let folder = registry.folder(of: record)
@@ -79,6 +87,9 @@ public final class MachineProcess: @unchecked Sendable {
         if recorder != nil { confinement.withLock { $0 = Confinement.apply() } }
         showSharedFolders()
         isReady()
+        if let startTime {
+          startDuration.withLock { $0 = Double(MonotonicClock.nanoseconds() &- startTime) / 1e9 }
+        }
       }
       finish(server, Self.exitCode(of: outcome), Self.words(for: outcome))
       return outcome
@@ -146,6 +157,7 @@ public final class MachineProcess: @unchecked Sendable {
     return ControlServer.Handlers(
       status: { [weak self] in
         var status = Self.status(of: machine, started)
+        status.startDuration = self?.startDuration.withLock { $0 }
         status.awaitsSharedFolders = self?.awaitsSharedFolders.withLock { $0 }
         let applied = self?.confinement.withLock { $0 } ?? []
         status.confinement = applied
@@ -184,6 +196,14 @@ public final class MachineProcess: @unchecked Sendable {
       publish: { forward in
         machine.wait(while: [.ready])
         return Self.reason { try machine.publish(forward) }
+      },
+      unpublish: { forward in
+        machine.wait(while: [.ready])
+        return Self.reason {
+          guard try machine.stopPublishing(forward) else {
+            throw MachineError(.noInput, "it doesn't listen for '\(forward)'")
+          }
+        }
       },
       share: { folder in
         machine.wait(while: [.ready])

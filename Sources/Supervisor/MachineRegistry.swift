@@ -2,6 +2,7 @@ import Foundation
 import GRDB
 import HostSystem
 import Images
+import Synchronization
 import Yadori
 
 /// The machines of this host: a database of what they are, and a folder for each. Whether one runs is not in it, but
@@ -9,26 +10,44 @@ import Yadori
 public final class MachineRegistry: Sendable {
   /// Where the database and the machines' folders are.
   public let folder: URL
-  private let database: DatabaseQueue
+  private let opened = Mutex<DatabaseQueue?>(nil)
 
   /// Opens the registry, or makes one. Throws `MachineError`.
   public init(folder: URL) throws {
     self.folder = folder
-    let path = folder.appendingPathComponent("machines.sqlite").path
+    _ = try database()
+    sweep()
+  }
+
+  /// For a machine's process, which was told its record: opened when it is used first.
+  init(whenUsed folder: URL) { self.folder = folder }
+
+  private func database() throws -> DatabaseQueue {
+    try opened.withLock { opened in
+      if let opened { return opened }
+      let database = try openDatabase()
+      opened = database
+      return database
+    }
+  }
+
+  private var path: String { folder.appendingPathComponent("machines.sqlite").path }
+
+  private func openDatabase() throws -> DatabaseQueue {
     do {
       try FileManager.default.createDirectory(
         at: folder.appendingPathComponent("machines"), withIntermediateDirectories: true)
       var configuration = Configuration()
       // Other processes' transactions are short.
       configuration.busyMode = .timeout(30)
-      database = try DatabaseQueue(path: path, configuration: configuration)
+      let database = try DatabaseQueue(path: path, configuration: configuration)
       try Self.migrations.migrate(database)
+      return database
     } catch let error as DatabaseError {
       throw Self.failure(error, path)
     } catch {
       throw MachineError(.cannotCreate, "can't keep machines in '\(folder.path)'; check its permissions")
     }
-    sweep()
   }
 
   private static var migrations: DatabaseMigrator {
@@ -55,9 +74,9 @@ public final class MachineRegistry: Sendable {
 
   private func use<Result>(_ body: (DatabaseQueue) throws -> Result) throws -> Result {
     do {
-      return try body(database)
+      return try body(try database())
     } catch let error as DatabaseError {
-      throw Self.failure(error, folder.appendingPathComponent("machines.sqlite").path)
+      throw Self.failure(error, path)
     }
   }
 

@@ -74,6 +74,7 @@ public final class VirtualMachine: @unchecked Sendable {
   private let condition = NSCondition()
   private var events: [Event] = []
   private var currentState = State.ready
+  private var watchers: [AsyncStream<State>.Continuation] = []
   private let powerButton: VirtioInput?
   private let share: ProcessorShare
   private let network: UserNetwork?
@@ -313,8 +314,11 @@ public final class VirtualMachine: @unchecked Sendable {
 
   private func enter(_ state: State) {
     condition.lock()
+    if state != currentState { for watcher in watchers { watcher.yield(state) } }
     currentState = state
     if state == .ended {
+      for watcher in watchers { watcher.finish() }
+      watchers = []
       for case .perform(let request) in events {
         request.finish(.failure(MachineError(.unavailable, "the machine has ended")))
       }
@@ -329,6 +333,17 @@ public final class VirtualMachine: @unchecked Sendable {
     condition.lock()
     defer { condition.unlock() }
     return currentState
+  }
+
+  /// Where the machine is now, and then each state that it comes to; ends when the machine has. Each who asks has a
+  /// sequence of their own, that loses nothing. Any thread.
+  public var states: AsyncStream<State> {
+    let (stream, continuation) = AsyncStream<State>.makeStream()
+    condition.lock()
+    defer { condition.unlock() }
+    continuation.yield(currentState)
+    if currentState == .ended { continuation.finish() } else { watchers.append(continuation) }
+    return stream
   }
 
   /// Waits until the machine has left these states. Any thread but its own.
@@ -390,6 +405,14 @@ public final class VirtualMachine: @unchecked Sendable {
       throw MachineError(.unavailable, "it isn't on a user network, which is what has ports to forward")
     }
     try board.loop.performAndWait { Result { try network.add(forward) } }.get()
+  }
+
+  /// Stops forwarding the host's port of this forward; connections that stand go on. False: it isn't forwarded. Throws
+  /// `NetworkError`. Any thread, while it runs.
+  public func stopPublishing(_ forward: String) throws -> Bool {
+    let forward = try PortForward(parsing: forward)
+    guard let network else { return false }
+    return board.loop.performAndWait { network.remove(forward) }
   }
 
   /// Shares a folder of the host with the guest from now on, in place of another one of that name. Throws `MachineError`

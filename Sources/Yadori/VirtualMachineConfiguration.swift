@@ -3,6 +3,10 @@ import Network
 import Translation
 import Virtio
 
+@_exported import class Console.BufferConsole
+@_exported import class Console.FileConsole
+@_exported import class Console.TerminalConsole
+@_exported import protocol Console.ConsoleBackend
 @_exported import struct Virtio.SharedFolder
 
 /// What a machine is made of: plain data, the same in the library, on the command line and in saved machines.

@@ -99,6 +99,12 @@ import Testing
     #expect(canConnect(port))
     try program.expectRefusal("publish", "web", "\(port):23", code: 69, says: "\(port)")
     try program.expectRefusal("publish", "web", "nonsense", code: 64, says: "2222:22")
+    try program.expectRefusal("unpublish", "web", "nonsense", code: 64, says: "2222")
+    try program.expectRefusal("unpublish", "web", "\(port)/udp", code: 66, says: "\(port):22")
+    try expectSuccess("unpublish", "web", "\(port)")
+    try program.expectRefusal("unpublish", "web", "\(port)", code: 66, says: "none")
+    // The port is free again, for another machine's port, too.
+    try expectSuccess("publish", "web", "\(port):23")
     try expectSuccess("kill", "web")
     #expect(!canConnect(port))
     try expectSuccess("start", "web")

@@ -13,7 +13,7 @@ import Yadori
   }
 
   /// A program of 16 instructions a round that mixes registers and memory, 20,000 rounds, then ends with its checksum's
-  /// low bits by the test finisher. Raw code for 0x8000_0000, wrapped in the smallest ELF file.
+  /// low bits by the test finisher.
   private func program() throws -> String {
     let code: [UInt32] = [
       0x0000_5337,  // lui   t1, 5           t1 = 20480 rounds
@@ -39,27 +39,7 @@ import Yadori
       0x00A5_A023,  // sw    a0, 0(a1)
       0x0000_006F,  // j     .
     ]
-    var file = Data([0x7F, 0x45, 0x4C, 0x46, 2, 1, 1, 0] + [UInt8](repeating: 0, count: 8))
-    func append<Value: FixedWidthInteger>(_ value: Value) {
-      withUnsafeBytes(of: value.littleEndian) { file.append(contentsOf: $0) }
-    }
-    append(UInt16(2))
-    append(UInt16(243))
-    append(UInt32(1))
-    append(UInt64(0x8000_0000))
-    append(UInt64(64))
-    append(UInt64(0))
-    append(UInt32(0))
-    for value in [64, 56, 1, 64, 0, 0] as [UInt16] { append(value) }
-    append(UInt32(1))
-    append(UInt32(7))
-    for value in [120, 0x8000_0000, 0x8000_0000, UInt64(code.count * 4), UInt64(code.count * 4), 4] as [UInt64] {
-      append(value)
-    }
-    for word in code { append(word) }
-    let path = folder.appendingPathComponent("program.elf").path
-    try file.write(to: URL(fileURLWithPath: path))
-    return path
+    return try BareProgram.write(code, to: folder)
   }
 
   private func configuration() throws -> VirtualMachineConfiguration {

@@ -1,0 +1,5 @@
+import Foundation
+import Yadori
+
+let configuration = VirtualMachineConfiguration(
+  memorySize: 64 << 20, boot: .init(firmware: .none, kernel: "program.elf"))
