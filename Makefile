@@ -21,6 +21,7 @@ test:
 	$(MAKE) lint tests
 
 tests: guests
+	$(BUILD) --product yadori
 	$(BUILD) --build-tests
 	$(SWIFT) test -c release --skip-build
 

@@ -15,6 +15,19 @@ CAPS = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5]
 CAP_SECONDS = 5
 
 
+def private_memory(process, beside):
+    """KiB that are the process's alone, without the mapping of so many KiB: the machine's RAM."""
+    total, counts = 0, True
+    with open(f"/proc/{process}/smaps") as file:
+        for line in file:
+            name, _, rest = line.partition(":")
+            if name == "Size":
+                counts = int(rest.split()[0]) != beside
+            elif name == "Private_Dirty" and counts:
+                total += int(rest.split()[0])
+    return total
+
+
 class Life:
     def __init__(self, yadori, image):
         self.yadori, self.image = yadori, image
@@ -50,14 +63,17 @@ class Life:
             self.measure_bare(str(kernel))
 
     def measure_bare(self, kernel):
-        times, memory = [], []
+        times, starts, memory = [], [], []
         for _ in range(RUNS):
             times.append(self.timed("run", "-d", "--rm", "--name", "bench-bare", "--kernel", kernel, "--firmware",
                                     "none", "-m", "256M"))
-            memory.append(self.usage("bench-bare")[0]["privateBytes"] / (1 << 20))
+            status = json.loads(self.run("inspect", "bench-bare"))[0]["status"]
+            starts.append(status["startDuration"] * 1000)
+            memory.append(private_memory(status["process"], beside=256 << 10) / 1024)
             self.remove("bench-bare")
         self.add("start of a bare machine (-d)", "ms", times)
-        self.add("its private memory", "MiB", memory)
+        self.add("its own process, to the first instruction", "ms", starts)
+        self.add("its private memory beside RAM", "MiB", memory)
         names = [f"bench-cap-{cap}" for cap in CAPS]
         try:
             for name, cap in zip(names, CAPS):
@@ -94,10 +110,28 @@ class Life:
                     self.add(f"clone, each of {CLONES}", "ms", [whole / CLONES])
                     self.add("a clone's private memory at birth", "MiB",
                              [usage["privateBytes"] / (1 << 20) for usage in self.usage(*names)])
+                    self.waiting_machines(names[:8])
                 finally:
                     self.remove(*names)
             finally:
                 self.remove("bench-life")
+
+    def waiting_machines(self, names):
+        """Machines that wait most of the time, and compute for a tenth of it: one alone, and all at the same time."""
+        turns = "for (1..40) { select(undef, undef, undef, 0.1); my $x = 0; $x += $_ for 1..60000 }"
+        command = [self.yadori, "exec", names[0], "--", "perl", "-e", turns]
+        self.run(*command[1:])
+
+        def seconds(machines):
+            start = time.monotonic()
+            commands = [subprocess.Popen([*command[:2], name, *command[3:]], stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.DEVNULL) for name in machines]
+            if any(process.wait() for process in commands):
+                raise RuntimeError("a machine that waits failed")
+            return time.monotonic() - start
+
+        self.add("40 waits of 0.1 s, each with some work", "s", [seconds(names[:1]) for _ in range(2)])
+        self.add(f"the same in {len(names)} machines at once", "s", [seconds(names) for _ in range(2)])
 
     def single_commands(self):
         """Machines for one command each."""

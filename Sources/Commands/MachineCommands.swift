@@ -12,8 +12,12 @@ enum MachineStarting {
   }
 
   static func start(_ registry: MachineRegistry, _ record: MachineRecord) throws {
-    let program = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-    try MachineLauncher.start(registry, record, program: program, verb: BackgroundMachine.verb)
+    try MachineLauncher.start(registry, record, program: try program(), verb: BackgroundMachine.verb)
+  }
+
+  /// The path of this program.
+  static func program() throws -> String {
+    try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
   }
 }
 
@@ -42,6 +46,10 @@ struct MachineNames: ParsableArguments {
 
   /// Does something to each, whatever becomes of the others; the first error is thrown at the end, the others are said.
   func forEach(_ body: (MachineRegistry, MachineRecord) throws -> Void) throws {
+    try Self.forEach(of: names, body)
+  }
+
+  static func forEach(of names: [String], _ body: (MachineRegistry, MachineRecord) throws -> Void) throws {
     let registry = try MachineStarting.registry()
     var first: (any Error)?
     for name in names {
@@ -68,15 +76,21 @@ struct MachineName: ParsableArguments {
 
 /// The process of a machine in the background; `MachineLauncher` starts it. Not among the commands: reading a command line
 /// takes longer than making a machine.
-enum BackgroundMachine {
+public enum BackgroundMachine {
   static let verb = "machine-process"
 
-  static func run() -> Never {
+  /// Where the command line says so, runs one, and ends the process with it. Before there is a second thread.
+  public static func runIfAsked() {
+    if CommandLine.arguments.dropFirst() == [verb] { run() }
+  }
+
+  private static func run() -> Never {
     BrokenPipes.becomeErrors()
     do {
       guard let order = MachineLauncher.order() else {
         throw CommandFailure(.usage, "'\(verb)' isn't for people; use 'yadori start'")
       }
+      Confinement.isolate(keepingNetwork: order.record.configuration.network != nil)
       let process = try MachineProcess(order.registry, order.record, startTime: order.time)
       let signals = CaughtSignals { _ in process.machine.stop() }
       let outcome = try process.run { MachineLauncher.report(nil) }

@@ -15,6 +15,7 @@ private struct MachineDescription: Codable {
   var image: String?
   var created: Date
   var isTemporary: Bool
+  var startsWithHost: Bool
   var folder: String
   var configuration: VirtualMachineConfiguration
   /// While it runs.
@@ -29,6 +30,7 @@ private struct MachineDescription: Codable {
     image = record.image
     created = record.created
     isTemporary = record.isTemporary
+    startsWithHost = record.startsWithHost
     folder = registry.folder(of: record).url.path
     configuration = record.configuration
     exitCode = record.exitCode

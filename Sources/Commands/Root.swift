@@ -14,7 +14,7 @@ public struct Root: AsyncParsableCommand {
       SaveCommand.self, RestoreCommand.self, CloneCommand.self,
       SnapshotCommand.self, StatsCommand.self, SetCommand.self, PublishCommand.self, UnpublishCommand.self,
       ShareCommand.self,
-      UnshareCommand.self, RenameCommand.self,
+      UnshareCommand.self, RenameCommand.self, AutostartCommand.self,
       RemoveCommand.self, ImageCommand.self, ISACommand.self,
       DisassembleCommand.self,
     ])
@@ -24,7 +24,6 @@ public struct Root: AsyncParsableCommand {
   /// Runs the command line of this process and exits. An error is one line on standard error and an exit code as
   /// sysexits(3) has them.
   public static func execute() async -> Never {
-    if CommandLine.arguments.dropFirst() == [BackgroundMachine.verb] { BackgroundMachine.run() }
     do {
       var command = try parseArguments()
       if var asynchronous = command as? any AsyncParsableCommand {

@@ -67,11 +67,11 @@ struct CloneCommand: ParsableCommand {
       if try registry.record(named: name) != nil { throw MachineRegistry.taken(name) }
     }
     let place = registry.folder.appendingPathComponent("machines/.clone-\(MachineRecord.newIdentifier())").path
-    try ControlClient(registry, record).save(to: place)
+    // It is gone before this command is.
+    try ControlClient(registry, record).save(to: place, isDurable: false)
     defer { try? SavedMachines.discard(place) }
     let saved = try SavedMachine(path: place)
-    var clones: [MachineRecord] = []
-    for name in wanted {
+    let clones = try Self.forEach(of: wanted) { name in
       let clone = try SavedMachines.prepare(registry, saved, named: name, image: record.image) { configuration in
         // Two can't listen on the same port of the host.
         if case .user? = configuration.network?.attachment {
@@ -80,21 +80,25 @@ struct CloneCommand: ParsableCommand {
       }
       try SavedMachines.passKeptCode(from: registry.folder(of: record), to: registry.folder(of: clone).keptCode)
       try MachineStarting.startNew(registry, clone)
-      clones.append(clone)
+      return clone
     }
     // Guests without an image have no agent that could change them.
     if !sameIdentity, record.image != nil {
-      let failure = Mutex<(any Error)?>(nil)
-      DispatchQueue.concurrentPerform(iterations: clones.count) { [clones] number in
-        do {
-          try GuestIdentity.renew(registry, clones[number])
-        } catch {
-          failure.withLock { $0 = $0 ?? error }
-        }
-      }
-      if let error = failure.withLock({ $0 }) { throw error }
+      _ = try Self.forEach(of: clones) { try GuestIdentity.renew(registry, $0) }
     }
     for name in wanted { print(name) }
+  }
+
+  /// Does something for each, several at a time, and throws the first error at the end.
+  private static func forEach<Element: Sendable, Result: Sendable>(
+    of elements: [Element], _ body: @Sendable (Element) throws -> Result
+  ) throws -> [Result] {
+    let results = Mutex([Swift.Result<Result, any Error>?](repeating: nil, count: elements.count))
+    DispatchQueue.concurrentPerform(iterations: elements.count) { number in
+      let result = Swift.Result { try body(elements[number]) }
+      results.withLock { $0[number] = result }
+    }
+    return try results.withLock { try $0.map { try $0!.get() } }
   }
 
   /// "web-1..50": a name that ends with a range of numbers.
@@ -153,8 +157,7 @@ struct SnapshotCommand: ParsableCommand {
           .cannotCreate,
           "the machine '\(record.name)' has a snapshot '\(name)' already; delete it, or choose another name")
       }
-      try FileManager.default.createDirectory(
-        at: registry.folder(of: record).snapshots, withIntermediateDirectories: true)
+      try registry.prepareSnapshots(of: record)
       try ControlClient(registry, record).save(to: path)
     }
   }

@@ -19,6 +19,13 @@ public enum HostResources {
   /// Memory, in bytes, that can be had now without swapping, within the control group's limit.
   public static var availableMemory: UInt64? { memory(fileSystemRoot: "").available }
 
+  /// Bytes that this user could still write where a file is, or is to be; nil where the host doesn't say.
+  public static func freeSpace(forFile path: String) -> UInt64? {
+    var status = statvfs()
+    guard statvfs(URL(fileURLWithPath: path).deletingLastPathComponent().path, &status) == 0 else { return nil }
+    return UInt64(status.f_bavail) &* UInt64(status.f_frsize)
+  }
+
   /// Whether a program that asks for large pages (madvise(2), MADV_HUGEPAGE) gets them for memory of its own.
   public static let hasLargePages =
     number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") == 2 << 20

@@ -78,8 +78,9 @@ public struct ControlClient: Sendable {
   public func resume() throws { _ = try command(.resume) }
 
   /// Saves it, with the disks that it writes to, in a new folder, and has it go on.
-  public func save(to path: String) throws {
-    let (_, descriptor) = try ask(ControlRequest(verb: .save, path: path), patience: nil)
+  /// - Parameter isDurable: whether its RAM is to outlive a failure of the host, which takes most of the time; disks do.
+  public func save(to path: String, isDurable: Bool = true) throws {
+    let (_, descriptor) = try ask(ControlRequest(verb: .save, path: path, isDurable: isDurable), patience: nil)
     close(descriptor)
   }
 

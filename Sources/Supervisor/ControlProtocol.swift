@@ -16,6 +16,8 @@ struct ControlRequest: Codable {
   var rows: Int?
   /// Of `save`: the folder to be made. Of `keepCode`: the file.
   var path: String?
+  /// Of `save`: whether its RAM is to outlive a failure of the host; nil: yes.
+  var isDurable: Bool?
   /// Of `set`: processors at most, 0 for no limit, and the weight; nil: as it is.
   var processors: Double?
   var weight: Int?

@@ -15,7 +15,7 @@ final class ControlServer: Sendable {
     var pressPowerButton: @Sendable () -> String?
     var kill: @Sendable () -> Void
     /// Why it can't be saved there; nil: it was.
-    var save: @Sendable (String) -> String?
+    var save: @Sendable (_ path: String, _ isDurable: Bool) -> String?
     /// The same for its translators' code.
     var keepCode: @Sendable (String) -> String?
     /// Processors (nil: no limit), a weight and RAM, each where it is to be changed. Why not; nil: done.
@@ -86,7 +86,7 @@ final class ControlServer: Sendable {
     case .share: reply.refusal = request.folder.map(handlers.share) ?? "say which folder"
     case .unshare: reply.refusal = request.name.map(handlers.unshare) ?? "say which folder"
     case .keepCode: reply.refusal = request.path.map(handlers.keepCode) ?? "say where"
-    case .save: reply.refusal = request.path.map(handlers.save) ?? "say where"
+    case .save: reply.refusal = request.path.map { handlers.save($0, request.isDurable ?? true) } ?? "say where"
     case .resize:
       if let columns = request.columns, let rows = request.rows, (1...65535).contains(columns),
         (1...65535).contains(rows)

@@ -42,8 +42,8 @@ public enum MachineLauncher {
     }
     let report = String(decoding: readAll(ends[0]), as: UTF8.self)
     if report == ready {
-      // Removed in the meantime: nobody would find it.
-      if try registry.record(identifier: record.identifier) == nil {
+      // Removed in the meantime: nobody would find it. A temporary one removes itself at its end.
+      if !record.isTemporary, try registry.record(identifier: record.identifier) == nil {
         try? ControlClient(registry, record).kill()
         throw MachineError(.noInput, "the machine '\(record.name)' was removed meanwhile")
       }

@@ -161,7 +161,10 @@ public final class MachineProcess: @unchecked Sendable {
         status.awaitsSharedFolders = self?.awaitsSharedFolders.withLock { $0 }
         let applied = self?.confinement.withLock { $0 } ?? []
         status.confinement = applied
-        status.missingConfinement = Confinement.allCases.filter { !applied.contains($0) }
+        let isOnNetwork = machine.configuration.network != nil
+        status.missingConfinement = Confinement.allCases.filter {
+          !applied.contains($0) && !($0 == .noNetwork && isOnNetwork)
+        }
         return status
       },
       pause: {
@@ -178,9 +181,9 @@ public final class MachineProcess: @unchecked Sendable {
         return machine.pressPowerButton() ? nil : "it has no power button"
       },
       kill: { machine.stop() },
-      save: { path in
+      save: { path, isDurable in
         machine.wait(while: [.ready])
-        return Self.reason { try machine.save(to: path) }
+        return Self.reason { try machine.save(to: path, isDurable: isDurable) }
       },
       keepCode: { path in
         machine.wait(while: [.ready])

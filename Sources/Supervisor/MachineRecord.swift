@@ -15,6 +15,8 @@ public struct MachineRecord: Codable, Sendable, FetchableRecord, PersistableReco
   public var created: Date
   /// It goes, with its folder, when it ends.
   public var isTemporary: Bool
+  /// Whether it is started when the host is, see `HostStartUnit`.
+  public var startsWithHost = false
   /// How its last run ended: the exit code that a command gets, and in words; nil while it runs for the first time, or
   /// when its process was killed.
   public var exitCode: Int32?
@@ -35,5 +37,10 @@ public struct MachineRecord: Codable, Sendable, FetchableRecord, PersistableReco
   /// A new machine's identifier: 12 hexadecimal digits, that socket paths stay short.
   public static func newIdentifier() -> String {
     String(UInt64.random(in: 1 << 44..<1 << 48), radix: 16)
+  }
+
+  /// Whether a name has the form of an identifier.
+  static func isIdentifier(_ name: String) -> Bool {
+    name.utf8.count == 12 && name.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
   }
 }

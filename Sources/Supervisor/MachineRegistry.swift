@@ -64,6 +64,11 @@ public final class MachineRegistry: Sendable {
         table.column("ending", .text)
       }
     }
+    migrator.registerMigration("machines that start with the host") { database in
+      try database.alter(table: "machine") { table in
+        table.add(column: "startsWithHost", .boolean).notNull().defaults(to: false)
+      }
+    }
     return migrator
   }
 
@@ -199,22 +204,38 @@ public final class MachineRegistry: Sendable {
   /// Seconds after which a temporary machine has been started, if it ever is.
   private static let startingTime: TimeInterval = 120
 
-  /// Whether it is a saved machine that a clone was made of, whole or in part, of which nobody makes clones any more.
-  private static func isOld(_ name: String, in folder: URL) -> Bool {
+  /// Whether nobody has changed it for so long that whoever made it doesn't go on.
+  private static func isOld(_ url: URL) -> Bool {
     var status = stat()
-    return name.hasPrefix(".clone-") || name.hasPrefix("..clone-")
-      ? stat(folder.appendingPathComponent(name).path, &status) == 0 && status.st_mtim.tv_sec < time(nil) - 3600 : false
+    return stat(url.path, &status) == 0 && status.st_mtim.tv_sec < time(nil) - 3600
   }
 
-  /// Deletes what processes that were killed have left.
+  /// Deletes what processes that were killed have left: half of what they removed, saved machines that clones were to be
+  /// made of, and folders of machines that were never added.
   private func sweep() {
-    for record in (try? all()) ?? [] where record.isTemporary && !folder(of: record).isInUse {
+    guard let records = try? all() else { return }
+    for record in records where record.isTemporary && !folder(of: record).isInUse {
       if record.created.timeIntervalSinceNow < -Self.startingTime { try? remove(record) }
     }
+    let known = Set(records.map(\.identifier))
     let machines = folder.appendingPathComponent("machines")
-    for name in (try? FileManager.default.contentsOfDirectory(atPath: machines.path)) ?? []
-    where name.hasPrefix(".removed-") || Self.isOld(name, in: machines) {
-      try? FileManager.default.removeItem(at: machines.appendingPathComponent(name))
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: machines.path)) ?? [] where !known.contains(name)
+    {
+      let place = machines.appendingPathComponent(name)
+      let isLeft =
+        name.hasPrefix(".clone-") || name.hasPrefix("..clone-")
+        || (MachineRecord.isIdentifier(name) && !folder(identifier: name).isInUse)
+      if name.hasPrefix(".removed-") || (isLeft && Self.isOld(place)) { try? FileManager.default.removeItem(at: place) }
+    }
+  }
+
+  /// Makes the folder of a machine's snapshots, and deletes there what killed processes have left.
+  public func prepareSnapshots(of record: MachineRecord) throws {
+    let snapshots = folder(of: record).snapshots
+    try FileManager.default.createDirectory(at: snapshots, withIntermediateDirectories: true)
+    for name in try FileManager.default.contentsOfDirectory(atPath: snapshots.path) where name.hasPrefix(".") {
+      let place = snapshots.appendingPathComponent(name)
+      if Self.isOld(place) { try? FileManager.default.removeItem(at: place) }
     }
   }
 }

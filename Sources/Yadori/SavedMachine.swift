@@ -50,6 +50,9 @@ public struct SavedMachine {
     var components: [EncodedState]
     /// Whether the disks that the machine writes to are saved, too.
     var includesDisks: Bool
+    /// Whether RAM is to outlive a failure of the host, which takes most of the time. Disks do in any case: machines that
+    /// are made of the saved one go on using them.
+    var isDurable: Bool
   }
 
   // MARK: writing
@@ -72,9 +75,9 @@ public struct SavedMachine {
     }
     do {
       try fill(beside, parts, memory)
-      try AtomicFileWriter.synchronizeFolder(of: beside.appendingPathComponent("machine").path)
+      if parts.isDurable { try AtomicFileWriter.synchronizeFolder(of: beside.appendingPathComponent("machine").path) }
       try replace(path, by: beside)
-      try AtomicFileWriter.synchronizeFolder(of: path)
+      if parts.isDurable { try AtomicFileWriter.synchronizeFolder(of: path) }
     } catch {
       try? manager.removeItem(at: beside)
       if let error = error as? MachineError { throw error }
@@ -93,20 +96,20 @@ public struct SavedMachine {
   }
 
   private static func fill(_ folder: URL, _ parts: Parts, _ memory: GuestMemory) throws {
-    func write(_ name: String, _ body: (Int32) throws -> [UInt32]) throws -> Content {
+    func write(_ name: String, isDurable: Bool, _ body: (Int32) throws -> [UInt32]) throws -> Content {
       let path = folder.appendingPathComponent(name).path
       let descriptor = chost_open(path, O_RDWR | O_CREAT | O_EXCL, 0o600)
       guard descriptor >= 0 else { throw HostError.last("can't make '\(path)'") }
       defer { close(descriptor) }
       let checksums = try body(descriptor)
       var status = stat()
-      guard fstat(descriptor, &status) == 0, fsync(descriptor) == 0 else {
+      guard fstat(descriptor, &status) == 0, !isDurable || fsync(descriptor) == 0 else {
         throw HostError.last("can't write '\(path)'")
       }
       return Content(file: name, byteCount: Int(status.st_size), checksums: checksums)
     }
     let ram = UnsafeRawBufferPointer(start: memory.host, count: Int(memory.size))
-    let memoryContent = try write("memory") { try SparseCopy.write(ram, to: $0) }
+    let memoryContent = try write("memory", isDurable: parts.isDurable) { try SparseCopy.write(ram, to: $0) }
     var configuration = parts.configuration
     var disks: [Content] = []
     for index in configuration.disks.indices where parts.includesDisks && !configuration.disks[index].isReadOnly {
@@ -114,7 +117,7 @@ public struct SavedMachine {
       guard source >= 0 else { throw HostError.last("can't read '\(configuration.disks[index].path)'") }
       defer { close(source) }
       let name = "disk-\(index)"
-      disks.append(try write(name) { try SparseCopy.copy(source, to: $0) })
+      disks.append(try write(name, isDurable: true) { try SparseCopy.copy(source, to: $0) })
       configuration.disks[index].path = name
     }
     let manifest = Manifest(

@@ -202,7 +202,7 @@ public final class VirtualMachine: @unchecked Sendable {
       case .stop: return .stopped
       case .limit:
         threads.pause()
-        if let savePoint { try write(to: savePoint.path, includesDisks: false) }
+        if let savePoint { try write(to: savePoint.path, includesDisks: false, isDurable: true) }
         return .saved
       case .perform(let request):
         threads.pause()
@@ -248,14 +248,15 @@ public final class VirtualMachine: @unchecked Sendable {
   private func writeCode(to path: String) throws {
     let translators = board.harts.compactMap { $0.engine as? Translator }
     guard let translator = translators.max(by: { $0.metrics.codeBytes < $1.metrics.codeBytes }) else { return }
-    let metrics = translator.metrics
-    guard translator.newCodeBytes > max(Self.leastNewCode, metrics.codeBytes / 8),
-      metrics.codeBytes <= Self.mostKeptCode
+    let size = translator.metrics.codeBytes
+    guard translator.newCodeBytes > max(Self.leastNewCode, size / 4), size <= Self.mostKeptCode,
+      let free = HostResources.freeSpace(forFile: path), free / 20 > UInt64(size)
     else { return }
     try translator.keepCode(at: path)
   }
 
-  /// Bytes of code that aren't worth a file of their own, and those that a host shouldn't have to keep.
+  /// Bytes of code that aren't worth a file of their own, and those that a host shouldn't have to keep. A disk that is
+  /// nearly full has better uses, too.
   private static let leastNewCode = 1 << 20
   private static let mostKeptCode = 96 << 20
 
@@ -283,7 +284,7 @@ public final class VirtualMachine: @unchecked Sendable {
   }
 
   /// While no hart runs. Devices stand still meanwhile, too.
-  private func write(to path: String, includesDisks: Bool) throws {
+  private func write(to path: String, includesDisks: Bool, isDurable: Bool) throws {
     let disks = self.disks
     let board = self.board
     let configuration = self.configuration
@@ -292,7 +293,8 @@ public final class VirtualMachine: @unchecked Sendable {
         for disk in disks where !disk.isReadOnly { try disk.flush() }
         let parts = SavedMachine.Parts(
           configuration: configuration, clock: board.clock.ticks(),
-          components: try board.stateKeepers.map { try $0.encodedState() }, includesDisks: includesDisks)
+          components: try board.stateKeepers.map { try $0.encodedState() }, includesDisks: includesDisks,
+          isDurable: isDurable)
         try SavedMachine.write(parts, memory: board.memory, to: path)
       }
     }.get()
@@ -370,8 +372,10 @@ public final class VirtualMachine: @unchecked Sendable {
 
   /// Saves the machine, with the disks that it writes to, in a folder (see `SavedMachine`), and has it go on. It stands
   /// still meanwhile. Throws `MachineError`. Any thread but its own, while it runs.
-  public func save(to path: String) throws {
-    try performWhileStill { [unowned self] in try write(to: path, includesDisks: true) }
+  ///
+  /// - Parameter isDurable: whether its RAM is to outlive a failure of the host, which takes most of the time; disks do.
+  public func save(to path: String, isDurable: Bool = true) throws {
+    try performWhileStill { [unowned self] in try write(to: path, includesDisks: true, isDurable: isDurable) }
   }
 
   private func performWhileStill(_ body: @escaping () throws -> Void) throws {

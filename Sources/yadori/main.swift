@@ -1,3 +1,4 @@
 import Commands
 
+BackgroundMachine.runIfAsked()
 await Root.execute()

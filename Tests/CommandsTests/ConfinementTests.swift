@@ -21,6 +21,18 @@ import Testing
       #expect(lines.contains(["NoNewPrivs:", "1"]))
       if text.contains("\"system call filter\"") { #expect(lines.contains(["Seccomp:", "2"])) }
     }
+    // The machine has no network, and so its process none.
+    if text.contains("\"own network namespace\"") {
+      func namespace(_ name: String, _ process: String) throws -> String {
+        try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/ns/\(name)")
+      }
+      for thread in try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task") {
+        #expect(try namespace("net", "\(process)/task/\(thread)") != namespace("net", "self"))
+        #expect(try namespace("ipc", "\(process)/task/\(thread)") != namespace("ipc", "self"))
+      }
+      let routes = try String(contentsOfFile: "/proc/\(process)/net/route", encoding: .utf8)
+      #expect(routes.split(separator: "\n").count <= 1)
+    }
     let limits = try String(contentsOfFile: "/proc/\(process)/limits", encoding: .utf8)
     let core = limits.split(separator: "\n").first { $0.hasPrefix("Max core file size") } ?? ""
     #expect(core.split(separator: " ").dropFirst(4).prefix(2) == ["0", "0"])

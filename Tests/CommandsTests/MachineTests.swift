@@ -37,6 +37,27 @@ import Testing
     #expect(outcome.status == 0, "\(outcome.error)", sourceLocation: location)
   }
 
+  @Test func markedMachinesStartWithTheHost() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    for name in ["web", "mail", "other"] { try start(name) }
+    try expectSuccess("autostart", "web", "mail", "other")
+    try expectSuccess("autostart", "--off", "other")
+    #expect(try program.run("autostart").output == "mail\nweb\n")
+    for name in ["web", "other"] { try expectSuccess("kill", name) }
+    // One runs still.
+    try expectSuccess("autostart", "--start-all")
+    #expect(try ["web", "mail", "other"].map { try inspect($0).state } == ["running", "running", "stopped"])
+
+    let written = try program.run("autostart", "--write-unit")
+    #expect(written.status == 0 && written.error.contains("systemctl --user enable"))
+    let unit = try String(contentsOfFile: String(written.output.dropLast()), encoding: .utf8)
+    #expect(unit.contains("ExecStart=\"\(program.path)\" \"autostart\" \"--start-all\"\n"))
+    #expect(unit.contains("Environment=\"YADORI_HOME=\(program.folder.path)\"\n"))
+    try program.expectRefusal("autostart", "--off", code: 64, says: "which machines")
+    try program.expectRefusal("autostart", "nobody", code: 66, says: "no machine 'nobody'")
+    try expectSuccess("remove", "-f", "web", "mail", "other")
+  }
+
   @Test func aMachineInTheBackgroundFromStartToEnd() throws {
     defer { try? FileManager.default.removeItem(at: program.folder) }
     #expect(try program.run("list").output.contains("no machines"))

@@ -49,6 +49,7 @@ struct Program {
     var environment = ProcessInfo.processInfo.environment
     environment["YADORI_HOME"] = folder.path
     environment["XDG_CACHE_HOME"] = folder.path
+    environment["XDG_CONFIG_HOME"] = folder.path
     // A proxy can't reach this host's loopback address.
     environment["no_proxy"] = "127.0.0.1"
     environment["NO_PROXY"] = "127.0.0.1"

@@ -144,6 +144,68 @@ import Testing
       "run", "--kernel", try program.kernel(), "--", "true", code: 64, says: "only a machine of an image")
   }
 
+  private func states() throws -> [String: String] {
+    struct Machine: Decodable {
+      var name: String
+      var state: String
+    }
+    let machines = try JSONDecoder().decode([Machine].self, from: Data(try program.run("list", "--json").output.utf8))
+    return Dictionary(uniqueKeysWithValues: machines.map { ($0.name, $0.state) })
+  }
+
+  /// However the command ends that makes clones: each is whole, running or stopped, or there is none; the original runs.
+  @Test func aKilledCloneLeavesWholeMachines() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try startEcho("web")
+    try type("a", at: "web", expecting: "-")
+    for delay in [0, 10, 20, 40, 80, 160, 320] {
+      _ = try program.run(
+        ["clone", "web", "copy-1..3"], shell: "\"$@\" & p=$!; sleep $(printf 0.%03d \(delay)); kill -9 $p; wait")
+      let states = try states()
+      #expect(states["web"] == "running")
+      for (name, state) in states where name != "web" {
+        if state == "stopped" { try expectSuccess("start", name) }
+        try type("b", at: name, expecting: "a")
+        try expectSuccess("remove", "-f", name)
+      }
+    }
+    try expectSuccess("clone", "web", "copy-1")
+    try expectSuccess("remove", "-f", "web", "copy-1")
+  }
+
+  /// Whoever is killed while a snapshot is made, those before are whole, and there is no half one.
+  @Test func aKilledSnapshotLeavesTheOldOnes() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try startEcho("web", memory: "512M")
+    try type("a", at: "web", expecting: "-")
+    try expectSuccess("snapshot", "create", "web", "first")
+    for (number, delay) in [0, 2, 5, 10, 20, 40].enumerated() {
+      // Its own command, or the machine's process.
+      let victim = number % 2 == 0 ? "$p" : try process(of: "web")
+      _ = try program.run(
+        ["snapshot", "create", "web", "next"],
+        shell: "\"$@\" & p=$!; sleep $(printf 0.%03d \(delay)); kill -9 \(victim); wait")
+      // Where only the command was killed the machine may be at it still.
+      if try states()["web"] == "running" { try expectSuccess("pause", "web") }
+      let listed = try program.run("snapshot", "list", "web").output
+      for name in listed.contains("next") ? ["next", "first"] : ["first"] {
+        try expectSuccess("snapshot", "revert", "web", name)
+        // What was typed before the snapshot was begun: in the first turn the same as in the first one.
+        try type("b", at: "web", expecting: name == "next" && number > 0 ? "b" : "a")
+      }
+      if listed.contains("next") { try expectSuccess("snapshot", "delete", "web", "next") }
+    }
+    try expectSuccess("remove", "-f", "web")
+  }
+
+  private func process(of name: String) throws -> String {
+    let text = try program.run("inspect", name).output
+    let line = text.split(separator: "\n").first { $0.contains("\"process\"") } ?? ""
+    let digits = line.filter(\.isNumber)
+    try #require(!digits.isEmpty)
+    return digits
+  }
+
   /// However its process ends while machines are saved, what was saved before is whole, and nothing else is left.
   @Test func aKilledSaveLeavesTheOldOne() throws {
     defer { try? FileManager.default.removeItem(at: program.folder) }
@@ -152,9 +214,7 @@ import Testing
     try FileManager.default.createDirectory(atPath: program["place"], withIntermediateDirectories: true)
     try expectSuccess("save", "web", saved)
     for delay in [0, 1, 2, 5, 10, 20, 40] {
-      let text = try program.run("inspect", "web").output
-      let line = text.split(separator: "\n").first { $0.contains("\"process\"") } ?? ""
-      let process = try #require(Int32(line.filter { $0.isNumber }))
+      let process = try process(of: "web")
       _ = try program.run(
         ["save", "web", saved], shell: "\"$@\" & sleep $(printf 0.%03d \(delay)); kill -9 \(process); wait")
       try expectSuccess("restore", saved, "--name", "check")

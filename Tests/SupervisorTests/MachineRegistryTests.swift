@@ -82,9 +82,32 @@ import Yadori
       try registry.folder(of: machine).create()
     }
     let lock = try registry.folder(of: running).takeLock()
+    // Folders of machines that were never added: one just made, one from before there was a registry.
+    let machines = folder.appendingPathComponent("machines")
+    func age(_ url: URL) throws {
+      try FileManager.default.setAttributes([.modificationDate: old.created - 60], ofItemAtPath: url.path)
+    }
+    let left = machines.appendingPathComponent("0123456789ab")
+    let young = machines.appendingPathComponent("ba9876543210")
+    let ancient = machines.appendingPathComponent("debian")
+    for place in [left, young, ancient] {
+      try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+    }
+    for place in [left, ancient] { try age(place) }
+    let snapshots = registry.folder(of: running).snapshots
+    for name in [".one.1.partial", ".two.2.partial", "whole"] {
+      try FileManager.default.createDirectory(
+        at: snapshots.appendingPathComponent(name), withIntermediateDirectories: true)
+    }
+    for name in [".one.1.partial", "whole"] { try age(snapshots.appendingPathComponent(name)) }
+    try registry.prepareSnapshots(of: running)
+    #expect(
+      try FileManager.default.contentsOfDirectory(atPath: snapshots.path).sorted() == [".two.2.partial", "whole"])
     #expect(try MachineRegistry(folder: folder).all().map(\.name) == ["new", "running"])
     withExtendedLifetime(lock) {}
     #expect(!FileManager.default.fileExists(atPath: trash.deletingLastPathComponent().path))
     #expect(!FileManager.default.fileExists(atPath: registry.folder(of: old).url.path))
+    let exist = [left, young, ancient].map { FileManager.default.fileExists(atPath: $0.path) }
+    #expect(exist == [false, true, true])
   }
 }

@@ -83,6 +83,12 @@ void *chost_map_again(void *memory, size_t count, void *place);
 /// Moves `count` bytes of a mapping to `place`, in the stead of what is mapped there. NULL with errno where that fails.
 void *chost_move_mapping(void *memory, size_t count, void *place);
 
+/// Gives this process, which has one thread still, namespaces of its own (namespaces(7)): for System V's and POSIX's means
+/// of communication and for host names, and where `network` is 1 for networks, in which there is nothing. Where it isn't
+/// root it gets a user namespace for that, with its own user only, and gives its capabilities there up. All of it or
+/// nothing: 1, or 0 where the host doesn't let it.
+int chost_isolate(int network);
+
 /// Takes from this process, all its threads, what a machine's process doesn't need once it runs (Confinement.c: the filter
 /// of system calls is a table of C macros): core files, privileges from programs that it starts, and system calls that
 /// start programs, make processes, reach into others or change the system. For good. Returns what the host let be applied.
