@@ -16,13 +16,13 @@ CAP_SECONDS = 5
 
 
 def private_memory(process, beside):
-    """KiB that are the process's alone, without the mapping of so many KiB: the machine's RAM."""
+    """KiB that are the process's alone, without the mapping of at least so many KiB, which has the machine's RAM."""
     total, counts = 0, True
     with open(f"/proc/{process}/smaps") as file:
         for line in file:
             name, _, rest = line.partition(":")
             if name == "Size":
-                counts = int(rest.split()[0]) != beside
+                counts = int(rest.split()[0]) < beside
             elif name == "Private_Dirty" and counts:
                 total += int(rest.split()[0])
     return total

@@ -31,8 +31,18 @@ struct WarmMachine {
     path = image.folder.appendingPathComponent("warm-\(checksum.finish().prefix(16))").path
   }
 
-  /// The one that is kept; nil: there is none, or it is in another version's format.
-  func find() -> SavedMachine? { try? SavedMachine(path: path) }
+  /// The one that is kept; nil: there is none, or it is in another version's format, or its code is another version's or
+  /// gone.
+  func find() -> SavedMachine? {
+    hasCode || isWithoutCode ? try? SavedMachine(path: path) : nil
+  }
+
+  private var hasCode: Bool { VirtualMachine.canBegin(withCode: image.keptCode.path) }
+
+  /// An empty file says that code couldn't be kept: that isn't tried each time.
+  private var isWithoutCode: Bool {
+    (try? FileManager.default.attributesOfItem(atPath: image.keptCode.path))?[.size] as? Int == 0
+  }
 
   /// Brings the system up, and keeps it, and the code that was made of its programs.
   /// - Parameter command: what it does besides, for the code's sake.
@@ -76,6 +86,7 @@ struct WarmMachine {
     }
     // A cache: without it, machines have more to do.
     try? client.keepCode(at: image.keptCode.path)
+    if !hasCode { try? AtomicFileWriter.write([], to: image.keptCode.path, permissions: 0o600) }
     return try SavedMachine(path: path)
   }
 }

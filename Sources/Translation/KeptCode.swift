@@ -100,11 +100,7 @@ package final class KeptCode: @unchecked Sendable {
   package init?(path: String) {
     let descriptor = chost_open(path, O_RDONLY | O_CLOEXEC, 0)
     guard descriptor >= 0 else { return nil }
-    var status = stat()
-    var last = [UInt8](repeating: 0, count: Trailer.byteCount)
-    guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_size >= Trailer.byteCount,
-      pread(descriptor, &last, last.count, status.st_size - Trailer.byteCount) == last.count,
-      let trailer = Trailer(last, fileSize: Int(status.st_size)),
+    guard let trailer = Self.readTrailer(descriptor),
       trailer.pageCount > 0,
       let sources = mmap(
         nil, trailer.trailerOffset - trailer.sourceOffset, PROT_READ, Int32(MAP_PRIVATE), descriptor,
@@ -119,6 +115,23 @@ package final class KeptCode: @unchecked Sendable {
     checking = HostThread(name: "kept code") { [self] in
       if check() { isReady.store(true, ordering: .releasing) }
     }
+  }
+
+  /// Whether there is a file that fits. Its checksum isn't looked at.
+  package static func fits(_ path: String) -> Bool {
+    let descriptor = chost_open(path, O_RDONLY | O_CLOEXEC, 0)
+    guard descriptor >= 0 else { return false }
+    defer { close(descriptor) }
+    return readTrailer(descriptor) != nil
+  }
+
+  private static func readTrailer(_ descriptor: Int32) -> Trailer? {
+    var status = stat()
+    var last = [UInt8](repeating: 0, count: Trailer.byteCount)
+    guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_size >= Trailer.byteCount,
+      pread(descriptor, &last, last.count, status.st_size - Trailer.byteCount) == last.count
+    else { return nil }
+    return Trailer(last, fileSize: Int(status.st_size))
   }
 
   /// Waits for the check, for tests. Whether what is in the file is found from now on.

@@ -238,6 +238,9 @@ public final class VirtualMachine: @unchecked Sendable {
   /// `VirtualMachineConfiguration.keptCode` of later runs; nil: nowhere. Before `run`.
   public var codeFile: String?
 
+  /// Whether a file is of code that this build of the program, on this host, kept. Damage isn't looked for.
+  public static func canBegin(withCode path: String) -> Bool { KeptCode.fits(path) }
+
   /// Keeps the code that the translators have made so far in a file, as `codeFile` says. Throws `MachineError`, and
   /// `HostError` where it can't be written. Any thread but the machine's own, while it runs.
   public func keepCode(at path: String) throws {

@@ -108,6 +108,7 @@ import Translation
     placeProgram(first)
     _ = first.hart.run(limit: 2500)
     try maker.keepCode(at: folder.file)
+    #expect(KeptCode.fits(folder.file) && !KeptCode.fits(folder.file + ".none"))
     let whole = try Data(contentsOf: URL(fileURLWithPath: folder.file))
     #expect(load(folder.file) != nil)
     let places =
@@ -122,7 +123,7 @@ import Translation
       try whole.prefix(count).write(to: URL(fileURLWithPath: folder.file))
       #expect(load(folder.file) == nil, "\(count) bytes")
     }
-    #expect(KeptCode(path: folder.url.path) == nil)
+    #expect(KeptCode(path: folder.url.path) == nil && !KeptCode.fits(folder.file))
     #expect(KeptCode(path: folder.file + ".none") == nil)
   }
 

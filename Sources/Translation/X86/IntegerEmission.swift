@@ -805,7 +805,7 @@ extension X86BackEnd {
       assembler.loadAddress(.rcx, HostAddress(PinnedRegisters.pageBase, Int32(next)))
       assembler.store(StateLayout.integer(1), .rcx)
       emitPushReturn(.rcx)
-      assembler.fill(Self.emitIndirectJump(&assembler, isCall: true, isMapped: map != nil), thunks.exitAbsolute)
+      assembler.fill(Self.emitIndirectJump(&assembler, isCall: true), thunks.exitAbsolute)
       emitLanding(next)
     } else {
       if i.rd != 0 {
@@ -814,7 +814,7 @@ extension X86BackEnd {
         assembler.loadAddress(link, HostAddress(PinnedRegisters.pageBase, Int32(next)))
         if link == .rcx { assembler.store(StateLayout.integer(i.rd), link) }
       }
-      assembler.fill(Self.emitIndirectJump(&assembler, isCall: false, isMapped: map != nil), thunks.exitAbsolute)
+      assembler.fill(Self.emitIndirectJump(&assembler, isCall: false), thunks.exitAbsolute)
     }
   }
 

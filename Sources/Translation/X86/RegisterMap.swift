@@ -15,7 +15,7 @@ struct RegisterMap {
   /// Stands for the count of instructions that are left, which can make room as a guest register can.
   static let remaining: UInt8 = 32
 
-  /// The same for the address of the page that is executed.
+  /// The same for the address of the page that is executed. It is never dirty.
   static let pageBase: UInt8 = 33
 
   /// The host registers that guest registers may live in: those of `PinnedRegisters.all`, those of the page's address and
@@ -30,7 +30,7 @@ struct RegisterMap {
     for (guest, host) in PinnedRegisters.all { map.put(guest, into: host.number) }
     map.put(remaining, into: PinnedRegisters.remaining.number)
     map.put(pageBase, into: PinnedRegisters.pageBase.number)
-    map.dirty = ~0
+    map.dirty = ~(1 << UInt64(pageBase))
     map.isCanonical = true
     return map
   }()

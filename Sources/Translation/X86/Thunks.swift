@@ -50,7 +50,6 @@ struct Thunks {
   private func storePinned(_ a: inout Assembler) {
     for (guest, host) in PinnedRegisters.all { a.store(StateLayout.integer(guest), host) }
     a.store(StateLayout.remaining, PinnedRegisters.remaining)
-    a.store(StateLayout.pageBase, PinnedRegisters.pageBase)
     ifFloatReady(&a) { a in
       for (guest, host) in PinnedFloats.all { a.store(StateLayout.float(guest), host, .double) }
       // It masks all exceptions and rounds to nearest: as Swift expects.
@@ -163,7 +162,7 @@ struct Thunks {
     returnMiss = a.here
     a.load(.rsp, StateLayout.returnStackBase)
     a.load(.rax, StateLayout.integer(1))
-    let missing = X86BackEnd.emitIndirectJump(&a, isCall: false, isMapped: true)
+    let missing = X86BackEnd.emitIndirectJump(&a, isCall: false)
     a.fill(missing, exitAbsolute)
   }
 

@@ -403,11 +403,10 @@ struct X86BackEnd: BackEnd, ~Copyable {
     return a.jump(if: .notEqual)
   }
 
-  /// The same, and goes over to that page: its entry points' address is in rcx. Where there is a map, a profiler looks for
-  /// the page in the state; else it gets there when a slow path is called.
-  private static func emitPageLookup(_ a: inout Assembler, isMapped: Bool) -> Assembler.Patch {
+  /// The same, and goes over to that page: its entry points' address is in rcx.
+  private static func emitPageLookup(_ a: inout Assembler) -> Assembler.Patch {
     let missing = emitFetchEntry(&a)
-    if isMapped { a.store(StateLayout.pageBase, .rdx) }
+    a.store(StateLayout.pageBase, .rdx)
     a.move(PinnedRegisters.pageBase, .rdx)
     a.load(.rcx, HostAddress(.rcx, StateLayout.fetchEntryPoints))
     return missing
@@ -415,10 +414,10 @@ struct X86BackEnd: BackEnd, ~Copyable {
 
   /// Jumps to the guest address in rax. Entry points expect the offset in the page in eax. Returns the jump that is taken
   /// where the page isn't known, for the way out at `exitAbsolute`.
-  static func emitIndirectJump(_ a: inout Assembler, isCall: Bool, isMapped: Bool) -> Assembler.Patch {
+  static func emitIndirectJump(_ a: inout Assembler, isCall: Bool) -> Assembler.Patch {
     a.move(.rdx, .rax)
     a.arithmetic(.and, .rdx, immediate: -4096)
-    let missing = emitPageLookup(&a, isMapped: isMapped)
+    let missing = emitPageLookup(&a)
     a.arithmetic(.and, .rax, immediate: 0xFFE, .long)
     a.load(.rcx, HostAddress(.rcx, index: .rax, shift: 1), .long)
     if isCall { a.call(.rcx) } else { a.jump(.rcx) }
@@ -435,7 +434,7 @@ struct X86BackEnd: BackEnd, ~Copyable {
       assembler.moveImmediate(.rdx, UInt64(bitPattern: distance))
       assembler.arithmetic(.add, .rdx, PinnedRegisters.pageBase)
     }
-    let missing = Self.emitPageLookup(&assembler, isMapped: map != nil)
+    let missing = Self.emitPageLookup(&assembler)
     postpone(.farMiss(missing, inPage))
     assembler.moveImmediate(.rax, UInt64(inPage))
     assembler.load(.rcx, HostAddress(.rcx, inPage << 1), .long)
@@ -457,7 +456,7 @@ struct X86BackEnd: BackEnd, ~Copyable {
     assembler.arithmetic(.and, base, immediate: -4096)
     // Behind a call at the page's end it is the next page's.
     if offset >= 4096 { assembler.arithmetic(.sub, base, immediate: 4096) }
-    if map != nil { assembler.store(StateLayout.pageBase, base) }
+    assembler.store(StateLayout.pageBase, base)
     if offset < 4096 { emitEnd(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
   }
 
