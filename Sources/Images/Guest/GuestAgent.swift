@@ -39,12 +39,12 @@ public enum GuestAgent {
     use warnings;
     use POSIX qw(:sys_wait_h :signal_h);
 
+    $SIG{PIPE} = 'IGNORE';
     my $port = \#(port);
     my ($vsock, $stream, $any, $host) = (40, 1, 0xFFFFFFFF, 2);
     socket(my $listener, $vsock, $stream, 0) or die "no sockets to the host: $!\n";
     bind($listener, pack('S S L L x4', $vsock, 0, $port, $any)) or die "port $port: $!\n";
     listen($listener, 128) or die "$!\n";
-    $SIG{PIPE} = 'IGNORE';
     $SIG{CHLD} = sub { 1 while waitpid(-1, WNOHANG) > 0 };
     while (1) {
       my $peer = accept(my $connection, $listener) or next;
