@@ -2,8 +2,9 @@
 /// to the interpreter (`Hart.interpret`) whatever it likes.
 package protocol ExecutionEngine: AnyObject {
   /// Like `Hart.interpret`: executes at most `budget` instructions from `state.pc` on; comes back earlier when an
-  /// interrupt may be deliverable, the hart waits or stops, or a request wants attention.
-  func execute(_ budget: Int)
+  /// interrupt may be deliverable, the hart waits or stops, or a request wants attention; or, unless `exactly`, where the
+  /// rest of the budget isn't worth its while.
+  func execute(_ budget: Int, exactly: Bool)
 
   /// The page has new content, or stands for another physical page: what the engine made from it is void.
   func forget(_ page: UnsafeMutablePointer<CodePage>)

@@ -390,7 +390,7 @@ public final class Hart: @unchecked Sendable {
   public func run(limit: UInt64? = nil) -> Exit {
     // The engine is looked at once: in the loop, references would be counted at each turn.
     guard let engine else { return run(limit: limit, stretch: Self.stretch) { interpret($0) } }
-    return run(limit: limit, stretch: engineStretch) { engine.execute($0) }
+    return run(limit: limit, stretch: engineStretch) { engine.execute($0, exactly: limit != nil) }
   }
 
   private func run(limit: UInt64?, stretch: Int, _ execute: (Int) -> Void) -> Exit {

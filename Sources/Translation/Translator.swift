@@ -69,9 +69,11 @@ package final class Translator: ExecutionEngine {
 
   // MARK: running
 
-  package func execute(_ budget: Int) { hart._withUnsafeGuaranteedRef { execute($0, budget) } }
+  package func execute(_ budget: Int, exactly: Bool) {
+    hart._withUnsafeGuaranteedRef { execute($0, budget, exactly: exactly) }
+  }
 
-  private func execute(_ hart: Hart, _ budget: Int) {
+  private func execute(_ hart: Hart, _ budget: Int, exactly: Bool) {
     state.pointee.translator = Unmanaged.passUnretained(self).toOpaque()
     state.pointee.hostToPhysical = hostToPhysical
     code.noteStretch()
@@ -123,7 +125,10 @@ package final class Translator: ExecutionEngine {
       collectFloatingPointFlags()
       switch reason {
       case .dispatch: break
-      case .budget: interpret(hart, Int(remaining), &remaining)
+      case .budget:
+        // Large blocks would leave the interpreter much to do at the end of each stretch.
+        if !exactly, remaining < budget { return }
+        interpret(hart, Int(remaining), &remaining)
       case .interpretOne where remaining > 0: interpret(hart, 1, &remaining)
       case .interpretOn: interpret(hart, Int(remaining), &remaining, untilJump: true)
       case .ungrouped: if !addUngroupedBlock() { interpret(hart, Int(remaining), &remaining, untilJump: true) }

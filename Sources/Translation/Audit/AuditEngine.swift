@@ -52,7 +52,7 @@ package final class AuditEngine: ExecutionEngine {
 
   package func forget(_ page: UnsafeMutablePointer<CodePage>) { translator.forget(page) }
 
-  package func execute(_ budget: Int) {
+  package func execute(_ budget: Int, exactly: Bool) {
     var remaining = budget
     while remaining > 0 {
       if difference != nil {
@@ -112,7 +112,7 @@ package final class AuditEngine: ExecutionEngine {
       let here = stepCount
       let left = Int64(bitPattern: end &- here)
       if left <= 0 { break }
-      translator.execute(Int(left))
+      translator.execute(Int(left), exactly: true)
       idleTurns = stepCount == here ? idleTurns + 1 : 0
     }
     fault?(hart.state)
