@@ -97,7 +97,10 @@ struct RandomProgram {
   private static let branching: [RISCV.Operation] = [.beq, .bne, .blt, .bge, .bltu, .bgeu]
 
   private mutating func appendRandom(room: Int) {
-    switch Int.random(in: -12..<100, using: &generator) {
+    switch Int.random(in: -16..<100, using: &generator) {
+    case -16 ..< -12:
+      let base = Self.bases.randomElement(using: &generator)!
+      for _ in 0..<Int.random(in: 1...5, using: &generator) { appendElement(of: base) }
     case -12 ..< -7: appendRotation()
     case -7 ..< -5: appendExtension()
     case -5 ..< -3:
@@ -243,7 +246,11 @@ struct RandomProgram {
     var moved: [UInt8: Int64] = [:]
     for base in Self.bases.shuffled(using: &generator).prefix(Int.random(in: 1...3, using: &generator)) {
       for _ in 0..<Int.random(in: 1...3, using: &generator) {
-        appendAccess(base: base, Int64.random(in: -20...20, using: &generator) * 8)
+        if Int.random(in: 0..<4, using: &generator) == 0 {
+          appendElement(of: base)
+        } else {
+          appendAccess(base: base, Int64.random(in: -20...20, using: &generator) * 8)
+        }
         if Int.random(in: 0..<3, using: &generator) == 0 { appendComputation() }
         if Int.random(in: 0..<6, using: &generator) == 0 {
           append(.bne, rs1: source(), rs2: source(), immediate: 8)
@@ -284,6 +291,52 @@ struct RandomProgram {
     for _ in 0..<Int.random(in: 1...3, using: &generator) {
       append(operation, rd: destination(), rs1: left, rs2: right)
       swap(&left, &right)
+    }
+  }
+
+  /// An access to an element of a table near a base, whose index has a limit that can be told from how it is made.
+  private mutating func appendElement(of base: UInt8) {
+    let index = destination()
+    switch Int.random(in: 0..<6, using: &generator) {
+    case 0: append(.srli, rd: index, rs1: source(), immediate: Int64.random(in: 54...63, using: &generator))
+    case 1: append(.srliw, rd: index, rs1: source(), immediate: Int64.random(in: 20...31, using: &generator))
+    case 2: append(.lbu, rd: index, rs1: base, immediate: Int64.random(in: -64...64, using: &generator))
+    default:
+      let masks: [Int64] = [1, 7, 15, 63, 100, 255, 255, 511, 2047]
+      append(.andi, rd: index, rs1: source(), immediate: masks.randomElement(using: &generator)!)
+    }
+    if Bool.random(using: &generator) { appendComputation() }
+    var element = index
+    if Bool.random(using: &generator) {
+      element = destination()
+      append(
+        Bool.random(using: &generator) ? .slli : .slliw, rd: element, rs1: index,
+        immediate: Int64.random(in: 1...3, using: &generator))
+    }
+    let address = destination()
+    // Where the table is isn't always in the same register.
+    var table = base
+    if Int.random(in: 0..<3, using: &generator) == 0 {
+      table = destination()
+      append(.addi, rd: table, rs1: base, immediate: Int64.random(in: -16...16, using: &generator) * 8)
+    }
+    let sums: [RISCV.Operation] = [.add, .add, .add, .sh1add, .sh2add, .sh3add]
+    let sum = sums.randomElement(using: &generator)!
+    if sum == .add, Bool.random(using: &generator) {
+      append(sum, rd: address, rs1: table, rs2: element)
+    } else {
+      append(sum, rd: address, rs1: element, rs2: table)
+    }
+    // What the address was made from may be gone when it is used.
+    if table != base, Bool.random(using: &generator) { append(.addi, rd: table, rs1: 0, immediate: 3) }
+    let middle = Int64.random(in: -30...30, using: &generator) * 8
+    for _ in 0..<Int.random(in: 1...3, using: &generator) {
+      let operation = Self.accessing.randomElement(using: &generator)!
+      append(
+        operation, rd: operation.effects.contains(.writesFloatingPoint) ? source() : destination(), rs1: address,
+        rs2: source(), immediate: middle + Int64.random(in: 0...4, using: &generator) * 8)
+      if Int.random(in: 0..<3, using: &generator) == 0 { appendAccess(base: base, middle) }
+      if recent.last == address { break }
     }
   }
 

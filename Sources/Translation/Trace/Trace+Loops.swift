@@ -1,7 +1,7 @@
 import RISCV
 
-/// Accesses of a loop off one register that each turn moves by the same distance, or doesn't change: their page is looked
-/// up before many turns, as many as are certain to stay on it.
+/// Accesses of a loop off one register that each turn moves by the same distance, or doesn't change, or to elements of a
+/// small table there: their page is looked up before many turns, as many as are certain to stay on it.
 struct LoopAccess {
   var base: UInt8
   var isStore = false
@@ -14,7 +14,7 @@ struct LoopAccess {
 
 extension Trace {
   /// Bytes that a turn may access off one register, and move it by.
-  private static let largestLoopSpan: Int64 = 1024
+  private static let largestLoopSpan: Int64 = 2048
   private static let largestStride: Int64 = 256
 
   /// Finds out which accesses of the trace, which is a loop, can be looked up before it.
@@ -31,7 +31,8 @@ extension Trace {
     var roots = Roots()
     for index in 0..<count { roots.follow(steps[index]) }
     var strides = InlineArray<32, Int64?>(repeating: nil)
-    for register in UInt8(1)..<32 where roots[register].number == Int16(register) {
+    for register in UInt8(1)..<32
+    where roots[register].number == Int16(register) && roots[register].spread == 0 {
       let stride = roots[register].distance
       if abs(stride) <= Self.largestStride { strides[Int(register)] = stride }
     }
@@ -40,8 +41,10 @@ extension Trace {
     for index in 0..<count {
       let i = steps[index].instruction
       if let access = Self.plainAccess(i.operation), i.rs1 != 0, roots[i.rs1].number < 32 {
-        let (root, distance) = roots[i.rs1]
-        if indices[Int(root)] < 0, let stride = strides[Int(root)], loopAccessCount < loopAccesses.count {
+        let (root, distance, spread) = roots[i.rs1]
+        if indices[Int(root)] < 0, let stride = strides[Int(root)], loopAccessCount < loopAccesses.count,
+          spread + access.width <= Self.largestLoopSpan
+        {
           indices[Int(root)] = Int8(loopAccessCount)
           loopAccesses[loopAccessCount] = LoopAccess(base: UInt8(root), stride: stride)
           loopAccessCount += 1
@@ -50,7 +53,7 @@ extension Trace {
           let number = Int(indices[Int(root)])
           let offset = i.immediate + distance
           let low = min(loopAccesses[number].low, offset)
-          let high = max(loopAccesses[number].high, offset + access.width)
+          let high = max(loopAccesses[number].high, offset + spread + access.width)
           if high - low <= Self.largestLoopSpan {
             loopAccesses[number].low = low
             loopAccesses[number].high = high

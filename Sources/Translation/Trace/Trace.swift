@@ -38,6 +38,9 @@ struct Trace: ~Copyable {
       derive()
     }
 
+    /// The step's look-up starts from this register, too.
+    mutating func alsoReads(_ register: UInt8) { sources |= 1 << UInt32(register) }
+
     private mutating func derive() {
       effects = instruction.operation.effects
       sources = Trace.integerSources(instruction, effects)

@@ -7,13 +7,14 @@ extension X86BackEnd {
   private mutating func emitGroup(_ step: Trace.Step, _ group: AccessGroup) {
     // The way back to here has lost it.
     held = nil
+    extend(group.base)
     let retry = assembler.here
     let low = Int32(group.low)
     let span = Int32(group.high - group.low)
     let description = site(step, isStore: group.isStore).bits
     let entries = group.isStore ? StateLayout.writeEntries : StateLayout.readEntries
     let base = located(group.base)
-    let isRelative = base != nil
+    let isRelative = base != nil || group.isSpread
     trace.groups[Int(step.group)].isRelative = isRelative
     if let base {
       if low != 0 { assembler.loadAddress(.rax, HostAddress(base, low)) } else { assembler.move(.rax, base) }
