@@ -261,7 +261,7 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Bytes of code that aren't worth a file of their own, and those that a host shouldn't have to keep. A disk that is
   /// nearly full has better uses, too.
   private static let leastNewCode = 1 << 20
-  private static let mostKeptCode = 96 << 20
+  private static let mostKeptCode = 160 << 20
 
   /// Has `run` take samples of where guest code is, about a thousand a second of each hart. Before it. Throws `HostError`
   /// where the host can't.
