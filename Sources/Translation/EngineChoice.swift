@@ -29,7 +29,7 @@ public enum EngineChoice: Codable, Hashable, Sendable {
     // A hart that sends a fence waits for the end of the others' stretches.
     if harts.count > 1 { for hart in harts { hart.engineStretch = 8192 } }
     // The addresses that code may have are few: many harts share them.
-    let codeSize = min(Translator.largestCodeSize, (512 << 20) / harts.count & ~0xFFFFF)
+    let codeSize = min(Translator.largestCodeSize, (1 << 30) / harts.count & ~0xFFFFF)
     func translator(_ hart: Hart, _ threshold: Int, _ kept: KeptCode?) throws -> Translator {
       try Translator(hart, threshold: threshold, codeSize: codeSize, beginningWith: kept)
     }

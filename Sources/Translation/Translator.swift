@@ -37,7 +37,7 @@ package final class Translator: ExecutionEngine {
   package static let usualQuietLimit = 4096
 
   /// Bytes of code memory of one hart at most. The host gives them as they are touched.
-  static let largestCodeSize = 128 << 20
+  static let largestCodeSize = 256 << 20
 
   /// A translator for `hart`; the caller sets it as its engine. Throws `HostError` where the host has no executable
   /// memory or lacks instructions that generated code uses.
