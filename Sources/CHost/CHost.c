@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
-#include <spawn.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -48,28 +50,118 @@ int chost_peer(int descriptor, int *process, unsigned *user) {
     return 0;
 }
 
-extern char **environ;
+int chost_copy_process(void) {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return -1;
+    pid_t process = fork();
+    if (process < 0) {
+        int reason = errno;
+        close(ends[0]);
+        close(ends[1]);
+        errno = reason;
+        return -1;
+    }
+    if (process > 0) {
+        close(ends[1]);
+        return ends[0];
+    }
+    setsid();
+    // Before anything is closed: the socket may be in the way of what comes to its place.
+    int empty = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int socket = fcntl(ends[1], F_DUPFD_CLOEXEC, CHOST_REPORT_DESCRIPTOR + 1);
+    if (empty < 0 || socket < 0) _exit(1);
+    for (int descriptor = 0; descriptor < 3; descriptor++)
+        if (dup2(empty, descriptor) < 0) _exit(1);
+    if (dup2(socket, CHOST_REPORT_DESCRIPTOR) < 0) _exit(1);
+    close_range(CHOST_REPORT_DESCRIPTOR + 1, ~0U, 0);
+    return CHOST_IN_COPY;
+}
 
-int chost_spawn_session(char *const arguments[], const char *log, int report) {
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    pid_t process;
-    /* A copy onto itself would stay closed on exec. */
-    int source = fcntl(report, F_DUPFD_CLOEXEC, CHOST_REPORT_DESCRIPTOR + 1);
-    if (source < 0) return errno;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0600);
-    posix_spawn_file_actions_adddup2(&actions, 1, 2);
-    posix_spawn_file_actions_adddup2(&actions, source, CHOST_REPORT_DESCRIPTOR);
-    posix_spawn_file_actions_addclosefrom_np(&actions, CHOST_REPORT_DESCRIPTOR + 1);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
-    int code = posix_spawn(&process, arguments[0], &actions, &attributes, arguments, environ);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    close(source);
-    return code;
+void chost_serve_copies(void) {
+    signal(SIGCHLD, SIG_IGN);
+    for (;;) {
+        char log[PATH_MAX];
+        union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control;
+        struct iovec part = {log, sizeof log - 1};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1,
+                                 .msg_control = control.space, .msg_controllen = sizeof control.space};
+        ssize_t length = recvmsg(CHOST_REPORT_DESCRIPTOR, &message, MSG_CMSG_CLOEXEC);
+        if (length < 0 && errno == EINTR) continue;
+        if (length <= 0) _exit(0);
+        log[length] = 0;
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        if (!header || header->cmsg_type != SCM_RIGHTS) continue;
+        int report;
+        memcpy(&report, CMSG_DATA(header), sizeof report);
+        pid_t process = fork();
+        if (process == 0) {
+            signal(SIGCHLD, SIG_DFL);
+            setsid();
+            int output = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+            if (output < 0) dprintf(report, "73 can't write '%s': %s", log, strerror(errno));
+            if (output < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0) _exit(1);
+            if (dup2(report, CHOST_REPORT_DESCRIPTOR) < 0) _exit(1);
+            close_range(CHOST_REPORT_DESCRIPTOR + 1, ~0U, 0);
+            return;
+        }
+        if (process < 0) dprintf(report, "71 this host allows no further process: %s", strerror(errno));
+        close(report);
+    }
+}
+
+int chost_ask_for_copy(int socket, const char *log, int report) {
+    union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control = {0};
+    struct iovec part = {(void *)log, strlen(log)};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1,
+                             .msg_control = control.space, .msg_controllen = sizeof control.space};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof report);
+    memcpy(CMSG_DATA(header), &report, sizeof report);
+    while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
+        if (errno != EINTR) return errno;
+    return 0;
+}
+
+static int signal_pipes[65];
+
+static void pass_signal(int number) {
+    int reason = errno;
+    unsigned char byte = (unsigned char)number;
+    ssize_t written = write(signal_pipes[number], &byte, 1);
+    (void)written;
+    errno = reason;
+}
+
+int chost_catch_signal(int number, int pipe) {
+    struct sigaction action;
+    if (number < 1 || number > 64 || sigaction(number, NULL, &action) != 0 || action.sa_handler != SIG_DFL) return 0;
+    signal_pipes[number] = pipe;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = pass_signal;
+    action.sa_flags = SA_RESTART;
+    return sigaction(number, &action, NULL) == 0;
+}
+
+int chost_pin(int thread, const int *processors, size_t count) {
+    enum { most = 8192 };
+    size_t size = CPU_ALLOC_SIZE(most);
+    cpu_set_t *set = CPU_ALLOC(most);
+    if (!set) return -1;
+    if (count == 0) memset(set, 0xFF, size);
+    else CPU_ZERO_S(size, set);
+    for (size_t index = 0; index < count; index++) CPU_SET_S((size_t)processors[index], size, set);
+    int result = sched_setaffinity(thread, size, set);
+    CPU_FREE(set);
+    return result;
+}
+
+void chost_set_title(char **arguments, int count, const char *title) {
+    char *end = arguments[count - 1] + strlen(arguments[count - 1]);
+    size_t room = (size_t)(end - arguments[0]), length = strlen(title);
+    memset(arguments[0], 0, room);
+    memcpy(arguments[0], title, length < room ? length : room);
 }
 
 int chost_punch_hole(int descriptor, int64_t offset, int64_t count) {

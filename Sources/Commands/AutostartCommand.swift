@@ -70,7 +70,8 @@ struct AutostartCommand: ParsableCommand {
   private func write() throws {
     let unit = HostStartUnit()
     try unit.write(
-      program: try MachineStarting.program(), start: ["autostart", "--start-all"], stop: ["autostart", "--stop-all"],
+      program: try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe"),
+      start: ["autostart", "--start-all"], stop: ["autostart", "--stop-all"],
       home: ProcessInfo.processInfo.environment["YADORI_HOME"])
     print(unit.path)
     report(

@@ -12,12 +12,7 @@ enum MachineStarting {
   }
 
   static func start(_ registry: MachineRegistry, _ record: MachineRecord) throws {
-    try MachineLauncher.start(registry, record, program: try program(), verb: BackgroundMachine.verb)
-  }
-
-  /// The path of this program.
-  static func program() throws -> String {
-    try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+    try MachineLauncher.start(registry, record)
   }
 }
 
@@ -74,21 +69,32 @@ struct MachineName: ParsableArguments {
   }
 }
 
-/// The process of a machine in the background; `MachineLauncher` starts it. Not among the commands: reading a command line
-/// takes longer than making a machine.
+/// The process of a machine in the background, which `MachineLauncher` makes of this one.
 public enum BackgroundMachine {
-  static let verb = "machine-process"
+  /// The verbs that start machines in the background.
+  private static let startingVerbs: Set = ["start", "restart", "restore", "clone", "snapshot", "autostart"]
 
-  /// Where the command line says so, runs one, and ends the process with it. Before there is a second thread.
-  public static func runIfAsked() {
-    if CommandLine.arguments.dropFirst() == [verb] { run() }
+  /// Gets ready for that where the command line says that it will be done. Before there is a second thread. In the process
+  /// of a machine it runs that, and ends the process with it.
+  public static func prepare() {
+    let all = CommandLine.arguments.dropFirst()
+    let arguments = all.prefix { $0 != "--" }
+    guard let verb = arguments.first else { return }
+    // Short flags may stand together.
+    let starts =
+      startingVerbs.contains(verb)
+      || (verb == "run"
+        && arguments.contains { $0 == "--detach" || ($0.hasPrefix("-") && !$0.hasPrefix("--") && $0.contains("d")) })
+    // A machine for a command is this process's, but for the first, which brings the image's system up in another.
+    let mayStart = verb == "run" && arguments.count < all.count
+    if starts || mayStart, MachineLauncher.prepare(isLikely: starts) { run() }
   }
 
   private static func run() -> Never {
     BrokenPipes.becomeErrors()
     do {
       guard let order = MachineLauncher.order() else {
-        throw CommandFailure(.usage, "'\(verb)' isn't for people; use 'yadori start'")
+        throw CommandFailure(.software, "the command that was to say which machine to run has ended")
       }
       Confinement.isolate(keepingNetwork: order.record.configuration.network != nil)
       let process = try MachineProcess(order.registry, order.record, startTime: order.time)

@@ -22,6 +22,17 @@ struct ProcessorCount: ExpressibleByArgument {
   var limit: Double? { processors == 0 ? nil : processors }
 }
 
+/// The host's processors that a machine may run on, or "all".
+struct ProcessorList: ExpressibleByArgument {
+  /// Empty: all.
+  let numbers: [Int]
+
+  init?(argument: String) {
+    guard let numbers = argument == "all" ? [] : HostResources.processors(in: argument) else { return nil }
+    self.numbers = numbers
+  }
+}
+
 /// What a machine gets of the host's processors.
 struct ShareOptions: ParsableArguments {
   @Option(help: "How many of the host's processors it may use: 0.25, 2, or max for all that others leave.")
@@ -30,9 +41,15 @@ struct ShareOptions: ParsableArguments {
   @Option(help: "Its weight against other machines where processors are scarce, 1 to 10000 (100).")
   var weight: Int?
 
+  @Option(help: "The host's processors that it may run on: 0,2-3, or all.")
+  var pin: ProcessorList?
+
+  var isUsed: Bool { cpus != nil || weight != nil || pin != nil }
+
   func apply(to configuration: inout VirtualMachineConfiguration) {
     if let cpus { configuration.processorLimit = cpus.limit }
     if let weight { configuration.processorWeight = weight }
+    if let pin { configuration.pinnedProcessors = pin.numbers.isEmpty ? nil : pin.numbers }
   }
 }
 
@@ -54,8 +71,8 @@ struct SetCommand: ParsableCommand {
   var memory: ByteCount?
 
   func run() throws {
-    guard share.cpus != nil || share.weight != nil || harts != nil || memory != nil else {
-      throw CommandFailure(.usage, "say what to change: --cpus, --weight, --harts or --memory")
+    guard share.isUsed || harts != nil || memory != nil else {
+      throw CommandFailure(.usage, "say what to change: --cpus, --weight, --pin, --harts or --memory")
     }
     let (registry, record) = try machine.find()
     func change(_ configuration: inout VirtualMachineConfiguration) {
@@ -73,8 +90,8 @@ struct SetCommand: ParsableCommand {
   /// A running machine has no more harts and RAM than it was started with, but may do with less for a while.
   private func changeRunning(_ registry: MachineRegistry, _ record: MachineRecord) throws {
     let client = ControlClient(registry, record)
-    if share.cpus != nil || share.weight != nil {
-      try client.set(processors: share.cpus?.processors, weight: share.weight)
+    if share.isUsed {
+      try client.set(processors: share.cpus?.processors, weight: share.weight, pin: share.pin?.numbers)
     }
     if harts == nil, memory == nil { return }
     let status = try client.status()

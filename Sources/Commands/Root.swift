@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 
 /// The command line: `yadori VERB ...`.
-public struct Root: AsyncParsableCommand {
+public struct Root: ParsableCommand {
   public static let configuration = CommandConfiguration(
     commandName: "yadori",
     abstract: "Gives guest machines a lodging on any host: 64-bit RISC-V machines, without root or /dev/kvm.",
@@ -23,14 +23,10 @@ public struct Root: AsyncParsableCommand {
 
   /// Runs the command line of this process and exits. An error is one line on standard error and an exit code as
   /// sysexits(3) has them.
-  public static func execute() async -> Never {
+  public static func execute() -> Never {
     do {
       var command = try parseArguments()
-      if var asynchronous = command as? any AsyncParsableCommand {
-        try await asynchronous.run()
-      } else {
-        try command.run()
-      }
+      try command.run()
       exit(withError: nil)
     } catch {
       finish(error)

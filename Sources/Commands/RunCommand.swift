@@ -217,15 +217,16 @@ struct RunCommand: ParsableCommand {
     let further = folders.filter { $0.name != WarmMachine.shareName }
     func start(_ saved: SavedMachine) throws -> (MachineProcess, MachineRecord) {
       let record = try SavedMachines.prepare(
-        registry, saved, named: try wantedName(registry, image: target), image: target, isTemporary: true
+        registry, saved, named: [try wantedName(registry, image: target)], image: target, isTemporary: true
       ) {
         if $0.network != nil { $0.network = wanted.network }
         $0.engine = wanted.engine
         $0.processorLimit = wanted.processorLimit
         $0.processorWeight = wanted.processorWeight
+        $0.pinnedProcessors = wanted.pinnedProcessors
         // They are mounted from here, before the command.
         $0.sharedFolders = folders.map { .init(name: $0.name, path: $0.path, isReadOnly: $0.isReadOnly) }
-      }
+      }[0]
       let machine = Registered(registry: registry, record: record, isNew: true)
       return (try machine.first { try MachineProcess($0, $1) }, record)
     }
@@ -401,6 +402,7 @@ struct RunCommand: ParsableCommand {
     if let memory { configuration.memorySize = memory.bytes }
     configuration.processorLimit = before?.processorLimit
     configuration.processorWeight = before?.processorWeight
+    configuration.pinnedProcessors = before?.pinnedProcessors
     share.apply(to: &configuration)
     // One in the background may have others beside it.
     if detach, image != nil { configuration.hasBalloon = true }

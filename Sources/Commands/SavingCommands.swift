@@ -3,7 +3,6 @@ import Foundation
 import HostSystem
 import Images
 import Supervisor
-import Synchronization
 import Yadori
 
 struct SaveCommand: ParsableCommand {
@@ -39,9 +38,11 @@ struct RestoreCommand: ParsableCommand {
     if !unchecked { try saved.check() }
     let registry = try MachineStarting.registry()
     let wanted = name ?? URL(fileURLWithPath: folder).deletingPathExtension().lastPathComponent.lowercased()
-    let record = try SavedMachines.prepare(registry, saved, named: wanted, image: try MachineStarting.image(of: saved))
-    try MachineStarting.startNew(registry, record)
-    print(record.name)
+    let image = try MachineStarting.image(of: saved)
+    for record in try SavedMachines.prepare(registry, saved, named: [wanted], image: image) {
+      try MachineStarting.startNew(registry, record)
+    }
+    print(wanted)
   }
 }
 
@@ -68,37 +69,27 @@ struct CloneCommand: ParsableCommand {
     }
     let place = registry.folder.appendingPathComponent("machines/.clone-\(MachineRecord.newIdentifier())").path
     // It is gone before this command is.
-    try ControlClient(registry, record).save(to: place, isDurable: false)
+    let client = ControlClient(registry, record)
+    try client.save(to: place, isDurable: false)
+    // They needn't translate what it has translated; without that they have more to do.
+    try? client.keepCode(at: registry.folder(of: record).keptCode)
     defer { try? SavedMachines.discard(place) }
     let saved = try SavedMachine(path: place)
-    let clones = try Self.forEach(of: wanted) { name in
-      let clone = try SavedMachines.prepare(registry, saved, named: name, image: record.image) { configuration in
-        // Two can't listen on the same port of the host.
-        if case .user? = configuration.network?.attachment {
-          configuration.network = .init(.user(forwards: []))
-        }
+    let clones = try SavedMachines.prepare(registry, saved, named: wanted, image: record.image) { configuration in
+      // Two can't listen on the same port of the host.
+      if case .user? = configuration.network?.attachment {
+        configuration.network = .init(.user(forwards: []))
       }
+    }
+    _ = try clones.mapConcurrently { clone in
       try SavedMachines.passKeptCode(from: registry.folder(of: record), to: registry.folder(of: clone).keptCode)
       try MachineStarting.startNew(registry, clone)
-      return clone
     }
     // Guests without an image have no agent that could change them.
     if !sameIdentity, record.image != nil {
-      _ = try Self.forEach(of: clones) { try GuestIdentity.renew(registry, $0) }
+      _ = try clones.mapConcurrently { try GuestIdentity.renew(registry, $0) }
     }
     for name in wanted { print(name) }
-  }
-
-  /// Does something for each, several at a time, and throws the first error at the end.
-  private static func forEach<Element: Sendable, Result: Sendable>(
-    of elements: [Element], _ body: @Sendable (Element) throws -> Result
-  ) throws -> [Result] {
-    let results = Mutex([Swift.Result<Result, any Error>?](repeating: nil, count: elements.count))
-    DispatchQueue.concurrentPerform(iterations: elements.count) { number in
-      let result = Swift.Result { try body(elements[number]) }
-      results.withLock { $0[number] = result }
-    }
-    return try results.withLock { try $0.map { try $0!.get() } }
   }
 
   /// "web-1..50": a name that ends with a range of numbers.

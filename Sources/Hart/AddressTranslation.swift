@@ -194,7 +194,7 @@ extension Hart {
     translations.touch(fetchContext)
     if dataKey != dataContext.pointee.key {
       let before = dataContext
-      let context = translations.context(for: dataKey)
+      let context = translations.context(for: dataKey, after: before)
       dataContext = context
       state.pointee.readEntries = context.pointee.read
       useWriteEntries()
@@ -215,7 +215,7 @@ extension Hart {
       : TranslationKey(satp: satp, mode: UInt64(privilege.rawValue))
     translations.touch(dataContext)
     if fetchKey != fetchContext.pointee.key {
-      fetchContext = translations.context(for: fetchKey)
+      fetchContext = translations.context(for: fetchKey, after: fetchContext)
       state.pointee.fetchEntries = fetchContext.pointee.fetch
     }
   }

@@ -46,6 +46,7 @@ extension Hart {
         codePage = found
         isConfined = isFetchConfined
       } else {
+        if remaining <= 0 { break outer }
         state.pointee.retired &+= UInt64(counted - remaining)
         counted = remaining
         state.pointee.pc = pc

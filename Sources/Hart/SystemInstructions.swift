@@ -44,6 +44,29 @@ extension Hart {
     return true
   }
 
+  /// Executes the instruction at half-word `index` of `page`, whose address is `state.pc`, where it is one of those that
+  /// end blocks of generated code, and takes the trap that it raises. False: it is another one, and nothing has happened.
+  package func executeBlockEnd(_ page: UnsafeMutablePointer<CodePage>, _ index: Int) -> Bool {
+    if slots(of: page)[index].operation == .reserved { decode(page, index) }
+    let slot = slots(of: page)[index]
+    switch slot.operation {
+    case .ecall, .ebreak, .mret, .sret, .wfi, .sfence_vma, .sinval_vma, .fence_i, .csrrw, .csrrs, .csrrc, .csrrwi,
+      .csrrsi,
+      .csrrci:
+      break
+    default: return false
+    }
+    switch executeSystem(slot) {
+    case .trap:
+      takeTrap(state.pointee.trapCause, state.pointee.trapValue)
+      return true
+    case .next: state.pointee.pc &+= UInt64(slot.length) &* 2
+    case .jump, .leave: break
+    }
+    state.pointee.retired &+= 1
+    return true
+  }
+
   /// Executes one of the rare instructions: CSRs, traps, fences, cache blocks. `state.pc` is its address.
   @inline(never)
   func executeSystem(_ slot: Slot) -> SystemOutcome {

@@ -79,6 +79,8 @@ package struct TranslationCache {
     var fetchPages: PageLog
     /// The context whose key has the other SUM, as long as both have these keys.
     var partner: UnsafeMutablePointer<Context>?
+    /// The context that was chosen after this one the last time, whatever its key is now: a guess.
+    var follower: UnsafeMutablePointer<Context>?
   }
 
   /// A list of page addresses, that few entries are emptied one by one. It overflows into "any".
@@ -145,6 +147,20 @@ package struct TranslationCache {
     }
     contexts.deallocate()
     emptyEntries.deallocate()
+  }
+
+  /// The context for `key` when `previous` was the one before: traps and returns go back and forth.
+  @inline(__always)
+  mutating func context(
+    for key: TranslationKey, after previous: UnsafeMutablePointer<Context>
+  ) -> UnsafeMutablePointer<Context> {
+    if let follower = previous.pointee.follower, follower.pointee.isValid, follower.pointee.key == key {
+      touch(follower)
+      return follower
+    }
+    let context = context(for: key)
+    previous.pointee.follower = context
+    return context
   }
 
   /// The context for `key`: the one that has it, or the one unused for longest, emptied.

@@ -45,9 +45,10 @@ public final class AtomicFileWriter {
   }
 
   /// Makes the content durable and gives it its name, replacing a file that has it.
-  public func commit() throws {
+  /// - Parameter isDurable: false for a file that may be damaged or gone after a failure of the host.
+  public func commit(isDurable: Bool = true) throws {
     precondition(descriptor >= 0, "committed twice, or after abandon")
-    guard fsync(descriptor) == 0 else {
+    guard !isDurable || fsync(descriptor) == 0 else {
       let error = HostError.last("can't write '\(path)'")
       abandon()
       throw error
@@ -60,7 +61,7 @@ public final class AtomicFileWriter {
       unlink(temporaryPath)
       throw error
     }
-    try AtomicFileWriter.synchronizeFolder(of: path)
+    if isDurable { try AtomicFileWriter.synchronizeFolder(of: path) }
   }
 
   /// Removes what was written; the path stays as it was.

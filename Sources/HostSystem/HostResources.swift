@@ -1,9 +1,40 @@
+import CHost
 import Foundation
 
 /// What the host can give to machines: processors and memory, within the limits set for this process.
 public enum HostResources {
   /// Processors that this process may run on (its affinity), at least 1.
   public static var processorCount: Int { max(1, ProcessInfo.processInfo.activeProcessorCount) }
+
+  /// The numbers of the host's processors (kernel documentation, "How CPU topology info is exported via sysfs").
+  public static var processors: [Int] {
+    let list = lines("/sys/devices/system/cpu/online").first.flatMap { processors(in: String($0)) }
+    return list ?? Array(0..<processorCount)
+  }
+
+  /// The numbers of a list as the kernel writes them: "0,2-3". Nil: it isn't one.
+  public static func processors(in list: String) -> [Int]? {
+    var numbers: Set<Int> = []
+    for part in list.split(separator: ",", omittingEmptySubsequences: false) {
+      let ends = part.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
+      guard (1...2).contains(ends.count), let first = ends[0], let last = ends[ends.count - 1],
+        0 <= first, first <= last, last < 8192
+      else { return nil }
+      numbers.formUnion(first...last)
+    }
+    return numbers.sorted()
+  }
+
+  /// Has all threads of this process, and those that they make, run on these processors only; nil: on all that it may.
+  /// Throws `HostError`.
+  public static func pin(to processors: [Int]?) throws {
+    let numbers = (processors ?? []).map { Int32($0) }
+    for thread in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? [] {
+      // A thread that has ended meanwhile runs nowhere.
+      guard let thread = Int32(thread), chost_pin(thread, numbers, numbers.count) != 0, errno != ESRCH else { continue }
+      throw HostError.last("can't use the processors \(numbers.map(String.init).joined(separator: ","))")
+    }
+  }
 
   /// The most memory, in bytes, that this process can ever have: the host's RAM, or the control group's limit where
   /// that is lower. Nil when the host doesn't say.
@@ -18,6 +49,29 @@ public enum HostResources {
 
   /// Memory, in bytes, that can be had now without swapping, within the control group's limit.
   public static var availableMemory: UInt64? { memory(fileSystemRoot: "").available }
+
+  /// Bytes of memory that are this process's alone; nil where the host doesn't say. What is mapped of a file and as that has
+  /// it (the program, a saved machine) is the host's cache, which others use, too, and which it may drop; see proc(5).
+  public static var privateMemory: UInt64? {
+    var (isFile, total, dirty) = (false, UInt64(0), UInt64(0))
+    let all = lines("/proc/self/smaps")
+    for line in all {
+      let words = line.split(separator: " ", maxSplits: 5)
+      if words.count > 2, words[0].contains("-") {
+        // 7f00-7f10 rw-p offset device inode path; memory without a file may have an inode, too.
+        isFile = words.count > 5 && words[4] != "0" && !words[5].hasPrefix("/memfd:") && !words[5].hasPrefix("/dev/zero")
+        continue
+      }
+      guard words.count > 1, let kilobytes = UInt64(words[1]) else { continue }
+      switch words[0] {
+      case "Private_Dirty:": dirty = kilobytes
+      // It stands behind.
+      case "Anonymous:": total += isFile ? min(dirty, kilobytes) : dirty
+      default: break
+      }
+    }
+    return all.isEmpty ? nil : total << 10
+  }
 
   /// Bytes that this user could still write where a file is, or is to be; nil where the host doesn't say.
   public static func freeSpace(forFile path: String) -> UInt64? {

@@ -33,29 +33,32 @@ public enum SparseCopy {
   /// Throws `HostError`.
   public static func write(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) throws -> [UInt32] {
     guard ftruncate(descriptor, bytes.count) == 0 else { throw HostError.last("can't make room in a file") }
-    var checksums = [UInt32](repeating: zeroChecksum, count: chunks(of: bytes.count))
-    for index in checksums.indices {
+    let source = UnsafeSendable(bytes)
+    return try Array(0..<chunks(of: bytes.count)).mapConcurrently { index in
       let start = index * chunkSize
-      let chunk = UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + chunkSize, bytes.count)])
-      // From the first block that isn't zero to the next one that is.
-      var run: Int?
-      var hasContent = false
-      for offset in stride(from: 0, to: chunk.count + blockSize, by: blockSize) {
-        let end = min(offset + blockSize, chunk.count)
-        let isContent = offset < chunk.count && !isZero(UnsafeRawBufferPointer(rebasing: chunk[offset..<end]))
-        if isContent {
-          run = run ?? offset
-        } else if let begin = run {
-          run = nil
-          hasContent = true
-          try put(
-            UnsafeRawBufferPointer(rebasing: chunk[begin..<min(offset, chunk.count)]), to: descriptor, at: start + begin
-          )
-        }
-      }
-      if hasContent { checksums[index] = checksum(chunk) }
+      let end = min(start + chunkSize, source.value.count)
+      return try writeChunk(UnsafeRawBufferPointer(rebasing: source.value[start..<end]), to: descriptor, at: start)
     }
-    return checksums
+  }
+
+  /// Returns its checksum.
+  private static func writeChunk(_ chunk: UnsafeRawBufferPointer, to descriptor: Int32, at start: Int) throws -> UInt32 {
+    // From the first block that isn't zero to the next one that is.
+    var run: Int?
+    var hasContent = false
+    for offset in stride(from: 0, to: chunk.count + blockSize, by: blockSize) {
+      let end = min(offset + blockSize, chunk.count)
+      let isContent = offset < chunk.count && !isZero(UnsafeRawBufferPointer(rebasing: chunk[offset..<end]))
+      if isContent {
+        run = run ?? offset
+      } else if let begin = run {
+        run = nil
+        hasContent = true
+        try put(
+          UnsafeRawBufferPointer(rebasing: chunk[begin..<min(offset, chunk.count)]), to: descriptor, at: start + begin)
+      }
+    }
+    return hasContent ? checksum(chunk) : zeroChecksum
   }
 
   private static func put(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32, at offset: Int) throws {

@@ -91,10 +91,10 @@ public struct ControlClient: Sendable {
   }
 
   /// Changes its share of the host's processors: how many it may use at most (0: no limit), and its weight against
-  /// others; and how many bytes of RAM its guest is to make do with.
-  public func set(processors: Double? = nil, weight: Int? = nil, memory: UInt64? = nil) throws {
+  /// others; which of them (none: all); and how many bytes of RAM its guest is to make do with.
+  public func set(processors: Double? = nil, weight: Int? = nil, pin: [Int]? = nil, memory: UInt64? = nil) throws {
     let (_, descriptor) = try ask(
-      ControlRequest(verb: .set, processors: processors, weight: weight, memory: memory))
+      ControlRequest(verb: .set, processors: processors, weight: weight, pin: pin, memory: memory))
     close(descriptor)
   }
 

@@ -21,6 +21,8 @@ struct ControlRequest: Codable {
   /// Of `set`: processors at most, 0 for no limit, and the weight; nil: as it is.
   var processors: Double?
   var weight: Int?
+  /// Of `set`: which processors, none for all; nil: as it is.
+  var pin: [Int]?
   /// Of `set`: bytes of RAM that the guest is to make do with.
   var memory: UInt64?
   /// Of `publish` and `unpublish`: "2222:22".

@@ -18,8 +18,9 @@ final class ControlServer: Sendable {
     var save: @Sendable (_ path: String, _ isDurable: Bool) -> String?
     /// The same for its translators' code.
     var keepCode: @Sendable (String) -> String?
-    /// Processors (nil: no limit), a weight and RAM, each where it is to be changed. Why not; nil: done.
-    var set: @Sendable (_ processors: Double??, _ weight: Int?, _ memory: UInt64?) -> String?
+    /// Processors (nil: no limit), a weight, which processors (nil: all) and RAM, each where it is to be changed. Why not;
+    /// nil: done.
+    var set: @Sendable (_ processors: Double??, _ weight: Int?, _ pin: [Int]??, _ memory: UInt64?) -> String?
     var publish: @Sendable (String) -> String?
     var unpublish: @Sendable (String) -> String?
     var share: @Sendable (SharedFolder) -> String?
@@ -80,7 +81,8 @@ final class ControlServer: Sendable {
     case .kill: handlers.kill()
     case .set:
       reply.refusal = handlers.set(
-        request.processors.map { $0 == 0 ? nil : $0 }, request.weight, request.memory)
+        request.processors.map { $0 == 0 ? nil : $0 }, request.weight, request.pin.map { $0.isEmpty ? nil : $0 },
+        request.memory)
     case .publish: reply.refusal = request.forward.map(handlers.publish) ?? "say which port"
     case .unpublish: reply.refusal = request.forward.map(handlers.unpublish) ?? "say which port"
     case .share: reply.refusal = request.folder.map(handlers.share) ?? "say which folder"

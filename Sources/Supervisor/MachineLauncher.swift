@@ -4,6 +4,9 @@ import HostSystem
 import Yadori
 
 /// Starts a machine's process in the background: in a session of its own, that outlives the command and its terminal.
+///
+/// It is a copy of a copy of this process, made before that did anything else: it has the program loaded and what all
+/// machines need made, and shares that with its like.
 public enum MachineLauncher {
   /// What the process says on its first descriptor behind standard error when it runs; anything else is a refusal.
   static let ready = "ready"
@@ -17,9 +20,37 @@ public enum MachineLauncher {
     var time: UInt64
   }
 
-  /// Starts it, and returns when it runs. `program` is called with the verb. Throws the `MachineError` that the process
-  /// gives as reason why not.
-  public static func start(_ registry: MachineRegistry, _ record: MachineRecord, program: String, verb: String) throws {
+  /// The socket of the copy that copies itself for each machine; below zero: there is none.
+  nonisolated(unsafe) private static var template: Int32 = -1
+
+  /// Has machines started by this process be copies of what it is now. Only at its start, while there is one thread.
+  /// Returns true in such a copy, where `order` says what it is to run, and false in this process.
+  /// - Parameter isLikely: whether there will be some, so that they find what they need made.
+  public static func prepare(isLikely: Bool) -> Bool {
+    let made = chost_copy_process()
+    if made != CHOST_IN_COPY {
+      template = made
+      return false
+    }
+    if isLikely { makeCommonThings() }
+    chost_serve_copies()
+    return true
+  }
+
+  /// Has what each machine's process would make for itself be there already. It must not make threads.
+  private static func makeCommonThings() {
+    let configuration = VirtualMachineConfiguration(boot: .init())
+    let record = MachineRecord(
+      identifier: MachineRecord.newIdentifier(), name: "none", image: nil, configuration: configuration,
+      isTemporary: true)
+    let order = Order(folder: URL(fileURLWithPath: "/"), record: record, time: 0)
+    if let bytes = try? JSONEncoder().encode(order) { _ = try? JSONDecoder().decode(Order.self, from: bytes) }
+    VirtualMachine.makeCommonThings()
+  }
+
+  /// Starts it, and returns when it runs; `prepare` was called before. Throws the `MachineError` that the process gives as
+  /// reason why not.
+  public static func start(_ registry: MachineRegistry, _ record: MachineRecord) throws {
     let folder = registry.folder(of: record)
     try folder.create()
     if folder.isInUse {
@@ -34,7 +65,10 @@ public enum MachineLauncher {
     do {
       defer { close(ends[1]) }
       let order = Order(folder: registry.folder, record: record, time: MonotonicClock.nanoseconds())
-      try spawn([program, verb], log: folder.processLog, report: ends[1])
+      let failure = chost_ask_for_copy(template, folder.processLog, ends[1])
+      guard failure == 0 else {
+        throw HostError(code: failure, message: "can't make a process: \(String(cString: strerror(failure)))")
+      }
       let bytes = try JSONEncoder().encode(order)
       // What ends at once says why in its log.
       _ = bytes.withUnsafeBytes { UnixSocket.sendAll($0, to: ends[0]) }
@@ -63,6 +97,7 @@ public enum MachineLauncher {
   /// For the process that was started: what it is to run. Nil: nobody says.
   public static func order() -> (registry: MachineRegistry, record: MachineRecord, time: UInt64)? {
     guard let order = try? JSONDecoder().decode(Order.self, from: Data(readAll(reportDescriptor))) else { return nil }
+    chost_set_title(CommandLine.unsafeArgv, CommandLine.argc, "yadori machine \(order.record.name)")
     return (MachineRegistry(whenUsed: order.folder), order.record, order.time)
   }
 
@@ -71,16 +106,6 @@ public enum MachineLauncher {
     let text = failure.map { "\($0.code) \($0.message)" } ?? ready
     _ = text.withCString { write(reportDescriptor, $0, strlen($0)) }
     close(reportDescriptor)
-  }
-
-  private static func spawn(_ arguments: [String], log: String, report: Int32) throws {
-    var pointers: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) }
-    defer { for pointer in pointers { free(pointer) } }
-    pointers.append(nil)
-    let code = chost_spawn_session(pointers, log, report)
-    guard code == 0 else {
-      throw HostError(code: code, message: "can't start '\(arguments[0])': \(String(cString: strerror(code)))")
-    }
   }
 
   private static func readAll(_ descriptor: Int32) -> [UInt8] {

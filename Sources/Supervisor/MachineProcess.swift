@@ -189,10 +189,11 @@ public final class MachineProcess: @unchecked Sendable {
         machine.wait(while: [.ready])
         return Self.reason { try machine.keepCode(at: path) }
       },
-      set: { processors, weight, memory in
+      set: { processors, weight, pin, memory in
         if let processors { machine.setProcessorLimit(processors) }
         return Self.reason {
           if let weight { try machine.setProcessorWeight(weight) }
+          if let pin { try machine.pin(to: pin) }
           if let memory { try machine.setMemoryTarget(memory) }
         }
       },
@@ -236,12 +237,6 @@ public final class MachineProcess: @unchecked Sendable {
     func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
     // Size and resident set in pages, proc(5).
     let statm = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
-    // What is mapped of a file and as that has it (the program, a saved machine) is the host's cache, which others use,
-    // too, and which it may drop; see proc(5).
-    let rollup = (try? String(contentsOfFile: "/proc/self/smaps_rollup", encoding: .utf8)) ?? ""
-    let ownKilobytes = rollup.split(separator: "\n").filter { $0.hasPrefix("Private_Dirty:") }.compactMap { line in
-      line.split(separator: " ").dropFirst().first.flatMap { UInt64($0) }
-    }
     let pages = statm.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0
     return MachineStatus(
       state: machine.state == .paused ? .paused : .running, process: getpid(), started: started,
@@ -249,6 +244,6 @@ public final class MachineProcess: @unchecked Sendable {
       residentBytes: pages * UInt64(sysconf(Int32(_SC_PAGESIZE))), memoryBytes: machine.memoryInUse,
       memoryAtStart: machine.configuration.memorySize, hartsAtStart: machine.configuration.hartCount,
       hasBalloon: machine.configuration.hasBalloon,
-      privateBytes: ownKilobytes.isEmpty ? nil : ownKilobytes.reduce(0, +) << 10)
+      privateBytes: HostResources.privateMemory)
   }
 }

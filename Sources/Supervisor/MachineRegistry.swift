@@ -137,13 +137,20 @@ public final class MachineRegistry: Sendable {
   // MARK: changes
 
   /// Adds a machine. Throws `MachineError` where the name is taken.
-  public func add(_ record: MachineRecord) throws {
-    try Self.checkName(record.name)
+  public func add(_ record: MachineRecord) throws { try add([record]) }
+
+  /// Adds all of these machines, or none. Throws `MachineError` where a name is taken.
+  public func add(_ records: [MachineRecord]) throws {
+    for record in records { try Self.checkName(record.name) }
     try use { database in
-      do {
-        try database.write { try record.insert($0) }
-      } catch let error as DatabaseError where error.resultCode == .SQLITE_CONSTRAINT {
-        throw Self.taken(record.name)
+      try database.write { database in
+        for record in records {
+          do {
+            try record.insert(database)
+          } catch let error as DatabaseError where error.resultCode == .SQLITE_CONSTRAINT {
+            throw Self.taken(record.name)
+          }
+        }
       }
     }
   }

@@ -5,31 +5,40 @@ import Yadori
 
 /// Machines that are made of saved ones: they share what they don't change with them, and with each other.
 public enum SavedMachines {
-  /// Makes a machine that goes on as the saved one, at its first start. It has the saved machine's files by links of its
-  /// own as far as the file system lets that be, so it doesn't matter what becomes of the folder. Throws `MachineError`.
+  /// Makes machines that go on as the saved one, at their first start. They have the saved machine's files by links of
+  /// their own as far as the file system lets that be, so it doesn't matter what becomes of the folder. Either all are
+  /// made or none. Throws `MachineError`.
   ///
   /// - Parameters:
   ///   - image: see `MachineRecord.image`.
   ///   - adjust: changes the configuration that was saved.
   public static func prepare(
-    _ registry: MachineRegistry, _ saved: SavedMachine, named name: String, image: String?, isTemporary: Bool = false,
-    adjust: (inout VirtualMachineConfiguration) -> Void = { _ in }
-  ) throws -> MachineRecord {
-    try MachineRegistry.checkName(name)
-    var record = MachineRecord(
-      identifier: MachineRecord.newIdentifier(), name: name, image: image, configuration: saved.configuration,
-      isTemporary: isTemporary)
-    let folder = registry.folder(of: record)
-    try folder.create()
+    _ registry: MachineRegistry, _ saved: SavedMachine, named names: [String], image: String?,
+    isTemporary: Bool = false, adjust: (inout VirtualMachineConfiguration) -> Void = { _ in }
+  ) throws -> [MachineRecord] {
+    for name in names { try MachineRegistry.checkName(name) }
+    var records = names.map { name in
+      MachineRecord(
+        identifier: MachineRecord.newIdentifier(), name: name, image: image, configuration: saved.configuration,
+        isTemporary: isTemporary)
+    }
     do {
-      record.configuration = try place(saved, in: folder)
-      adjust(&record.configuration)
-      try registry.add(record)
+      let configurations = try records.mapConcurrently { record in
+        let folder = registry.folder(of: record)
+        try folder.create()
+        return try place(saved, in: folder)
+      }
+      for index in records.indices {
+        records[index].configuration = configurations[index]
+        adjust(&records[index].configuration)
+      }
+      // One step, that it is written to the disk once.
+      try registry.add(records)
     } catch {
-      try? FileManager.default.removeItem(at: folder.url)
+      for record in records { try? FileManager.default.removeItem(at: registry.folder(of: record).url) }
       throw error
     }
-    return record
+    return records
   }
 
   /// Has a machine that doesn't run go on as it was when it was saved, at its next start. Throws `MachineError`.

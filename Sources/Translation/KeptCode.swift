@@ -112,8 +112,41 @@ package final class KeptCode: @unchecked Sendable {
     self.descriptor = descriptor
     self.trailer = trailer
     self.sources = UnsafeRawPointer(sources)
-    checking = HostThread(name: "kept code") { [self] in
-      if check() { isReady.store(true, ordering: .releasing) }
+    if Check.isNoted(descriptor) {
+      isReady.store(index(), ordering: .releasing)
+    } else {
+      checking = HostThread(name: "kept code") { [self] in
+        guard agreesWithChecksum() else { return }
+        Check.note(descriptor)
+        isReady.store(index(), ordering: .releasing)
+      }
+    }
+  }
+
+  /// A note at the file that its checksum was found right since the host was started: machines that begin with the same
+  /// code needn't each read all of it.
+  private enum Check {
+    private static let name = "user.yadori.checked"
+
+    /// Of the host's run and of the file as it is. Damage that nobody writes isn't seen in it.
+    private static func text(_ descriptor: Int32) -> [UInt8]? {
+      var status = stat()
+      var run = [UInt8](repeating: 0, count: 36)
+      let source = chost_open("/proc/sys/kernel/random/boot_id", O_RDONLY, 0)
+      defer { if source >= 0 { close(source) } }
+      guard source >= 0, read(source, &run, run.count) == run.count, fstat(descriptor, &status) == 0 else { return nil }
+      return run + Array(" \(status.st_size) \(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)".utf8)
+    }
+
+    static func isNoted(_ descriptor: Int32) -> Bool {
+      guard let text = text(descriptor) else { return false }
+      var found = [UInt8](repeating: 0, count: text.count + 1)
+      return fgetxattr(descriptor, name, &found, found.count) == text.count && found.dropLast() == text[...]
+    }
+
+    /// Where the file system has a place for it.
+    static func note(_ descriptor: Int32) {
+      if let text = text(descriptor) { _ = fsetxattr(descriptor, name, text, text.count, 0) }
     }
   }
 
@@ -174,14 +207,17 @@ package final class KeptCode: @unchecked Sendable {
     (sources + trailer.recordOffset - trailer.sourceOffset).assumingMemoryBound(to: UInt32.self)
   }
 
-  private func check() -> Bool {
+  private func agreesWithChecksum() -> Bool {
     let count = trailer.trailerOffset
     guard let all = mmap(nil, count, PROT_READ, Int32(MAP_PRIVATE), descriptor, 0), all != MAP_FAILED else {
       return false
     }
-    let checksum = chost_crc32c(0, all, count)
-    munmap(all, count)
-    guard checksum == trailer.checksum else { return false }
+    defer { munmap(all, count) }
+    return chost_crc32c(0, all, count) == trailer.checksum
+  }
+
+  /// Looks through the records. False: they can't be true.
+  private func index() -> Bool {
     var size = 64
     while size < trailer.pageCount * 2 { size *= 2 }
     buckets = [Int32](repeating: -1, count: size * 2)
@@ -292,7 +328,13 @@ package final class KeptCode: @unchecked Sendable {
       try records.withUnsafeBytes { try write($0.baseAddress, $0.count) }
       try fill(records.count * 4)
       try writer.write(trailer.bytes)
-      try writer.commit()
+      // What a failure of the host leaves of it is found damaged.
+      try writer.commit(isDurable: false)
+      let descriptor = chost_open(path, O_RDONLY, 0)
+      if descriptor >= 0 {
+        Check.note(descriptor)
+        close(descriptor)
+      }
     }
   }
 }

@@ -31,6 +31,11 @@ let executeOneFunction: SlowPath = { state, _, bits in
   withTranslator(state) { $0.executeOne($1, SiteDescription(bits: bits)) }
 }
 
+/// Executes the instruction that ends a block, at an offset in the page; generated code goes on where it leads.
+let executeBlockEndFunction: SlowPath = { state, offset, _ in
+  withTranslator(state) { $0.executeBlockEnd($1, offset) }
+}
+
 extension Translator {
   /// Brings pc and the counts up to date for the instruction that takes a slow path.
   private func settle(_ site: SiteDescription) {
@@ -101,5 +106,22 @@ extension Translator {
     state.pointee.remaining &-= 1
     state.pointee.horizon = state.pointee.retired &+ UInt64(bitPattern: state.pointee.remaining)
     return 1
+  }
+
+  fileprivate func executeBlockEnd(_ hart: Hart, _ offset: UInt64) -> UInt32 {
+    let base = state.pointee.pageBase
+    state.pointee.pc = base &+ offset
+    state.pointee.retired = state.pointee.horizon &- UInt64(bitPattern: state.pointee.remaining)
+    guard state.pointee.remaining > 0 else { return 1 }
+    collectFloatingPointFlags()
+    let before = state.pointee.retired &+ hart.trapCount
+    let entry = state.pointee.fetchEntries + Int(base >> 12 & TranslationCache.fetchIndexMask)
+    if entry.pointee.tag != base || !hart.executeBlockEnd(entry.pointee.page.unsafelyUnwrapped, Int(offset >> 1)) {
+      hart.interpret(1)
+    }
+    // As in `interpret`: a trap counts.
+    state.pointee.remaining -= max(1, Int64(bitPattern: state.pointee.retired &+ hart.trapCount &- before))
+    state.pointee.horizon = state.pointee.retired &+ UInt64(bitPattern: state.pointee.remaining)
+    return state.pointee.remaining > 0 && !mustLeave(hart) ? 0 : 1
   }
 }

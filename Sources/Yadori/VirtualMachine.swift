@@ -135,6 +135,31 @@ public final class VirtualMachine: @unchecked Sendable {
     }
   }
 
+  /// Makes what all machines of a process share, which else the first would make. It makes no threads.
+  package static func makeCommonThings() {
+    let boot = BootDescription(firmware: .none, kernel: BootFile(name: "", contents: Data([0x6F, 0, 0, 0])))
+    var devices: [any VirtioDevice] = [
+      VirtioNet(backend: UserNetwork(UserNetworkConfiguration(portForwards: [])), mac: .init(bytes: [2, 0, 0, 0, 0, 1])!),
+      VirtioConsole(ports: [.init(backend: BufferConsole(), isConsole: true)]), VirtioEntropy(), VirtioInput(),
+      VirtioBalloon(),
+    ]
+    if let fileSystem = try? VirtioFileSystem([]) { devices.append(fileSystem) }
+    guard
+      let board = try? Board(
+        BoardConfiguration(memorySize: 2 << 20, boot: boot, devices: devices, transport: .pci))
+    else { return }
+    board.boot()
+    // What is saved is read, too.
+    let states = board.stateKeepers.compactMap { try? $0.encodedState() }
+    let manifest = SavedMachine.Manifest(
+      configuration: VirtualMachineConfiguration(boot: .init()), clock: 0, components: states,
+      memory: SavedMachine.Content(file: "memory", byteCount: 0, checksums: [0]), disks: [])
+    if let json = try? JSONEncoder().encode(manifest) {
+      _ = try? JSONDecoder().decode(SavedMachine.Manifest.self, from: json)
+    }
+    for (keeper, state) in zip(board.stateKeepers, states) { try? keeper.restoreEncodedState(state) }
+  }
+
   /// The memory between the program's symbols begin_signature and end_signature, one 32-bit hexadecimal word a line.
   public func signature() throws -> String { try board.signature() }
 
@@ -170,6 +195,7 @@ public final class VirtualMachine: @unchecked Sendable {
       board.stop()
     }
     if let weight = configuration.processorWeight, weight != 100 { try ProcessorShare.setWeight(weight) }
+    if let processors = configuration.pinnedProcessors { try HostResources.pin(to: processors) }
     isReady()
     let threads = HartThreads(
       board.harts, limit: savePoint?.instructions, samplers: profiler?.samplers ?? []
@@ -252,11 +278,16 @@ public final class VirtualMachine: @unchecked Sendable {
     let translators = board.harts.compactMap { $0.engine as? Translator }
     guard let translator = translators.max(by: { $0.metrics.codeBytes < $1.metrics.codeBytes }) else { return }
     let size = translator.metrics.codeBytes
-    guard translator.newCodeBytes > max(Self.leastNewCode, size / 4), size <= Self.mostKeptCode,
+    // Of what was begun with, or was written here already.
+    let before = lastKept?.path == path ? lastKept!.size : size - translator.newCodeBytes
+    guard size - before > max(Self.leastNewCode, size / 4), size <= Self.mostKeptCode,
       let free = HostResources.freeSpace(forFile: path), free / 20 > UInt64(size)
     else { return }
     try translator.keepCode(at: path)
+    lastKept = (path, size)
   }
+
+  private var lastKept: (path: String, size: Int)?
 
   /// Bytes of code that aren't worth a file of their own, and those that a host shouldn't have to keep. A disk that is
   /// nearly full has better uses, too.
@@ -403,6 +434,16 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Changes its weight against other machines (100 is usual). Throws `MachineError` where the host doesn't let it. Any
   /// thread.
   public func setProcessorWeight(_ weight: Int) throws { try ProcessorShare.setWeight(weight) }
+
+  /// Has all of this process run on these of the host's processors from now on; nil: on all. Throws `MachineError` where
+  /// the host doesn't let it. Any thread.
+  public func pin(to processors: [Int]?) throws {
+    do {
+      try HostResources.pin(to: processors)
+    } catch let error as HostError {
+      throw MachineError(.permission, error.message)
+    }
+  }
 
   /// Forwards a port of the host to the guest from now on, as "2222:22". Throws `NetworkError`, and `MachineError` where
   /// the machine isn't on the user network. Any thread, while it runs.

@@ -41,6 +41,9 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   /// Its weight against other machines where processors are scarce, 1...10000; nil: 100.
   public var processorWeight: Int?
 
+  /// The numbers of the host's processors that it may run on; nil: all.
+  public var pinnedProcessors: [Int]?
+
   /// How a machine begins. Paths of files on the host.
   public struct Boot: Codable, Hashable, Sendable {
     /// Who serves the SBI.
@@ -147,6 +150,15 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     }
     if let weight = processorWeight, !(1...10_000).contains(weight) {
       throw MachineError(.usage, "--weight: \(weight); give 1 to 10000, of which 100 is usual")
+    }
+    if let processors = pinnedProcessors {
+      let there = HostResources.processors
+      guard !processors.isEmpty, processors.allSatisfy(there.contains) else {
+        throw MachineError(
+          .usage,
+          "--pin: \(processors.map(String.init).joined(separator: ",")); this host's processors are "
+            + there.map(String.init).joined(separator: ","))
+      }
     }
     for folder in sharedFolders ?? [] where !SharedFolder.isValidName(folder.name) {
       throw MachineError(

@@ -1,4 +1,9 @@
 import Commands
+import Glibc
 
-BackgroundMachine.runIfAsked()
-await Root.execute()
+// Whoever starts this program from a thread that signals don't reach passes that on.
+var none = sigset_t()
+sigemptyset(&none)
+sigprocmask(SIG_SETMASK, &none, nil)
+BackgroundMachine.prepare()
+Root.execute()

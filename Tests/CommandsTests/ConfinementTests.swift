@@ -14,6 +14,15 @@ import Testing
     let text = try program.run("inspect", "web").output
     let line = text.split(separator: "\n").first { $0.contains("\"process\"") } ?? ""
     let process = try #require(Int32(line.filter { $0.isNumber }))
+    // Its own session, its name, and nothing of the command that started it.
+    #expect(getsid(process) == process)
+    let name = try String(contentsOfFile: "/proc/\(process)/cmdline", encoding: .utf8)
+    #expect("yadori machine web".hasPrefix(name.prefix { $0 != "\0" }) && !name.contains("-d"), "\(name)")
+    func target(_ descriptor: Int) throws -> String {
+      try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/fd/\(descriptor)")
+    }
+    #expect(try target(0) == "/dev/null")
+    #expect(try target(1) == target(2) && target(1).hasPrefix(program.folder.path))
     // As the host's kernel sees it, for each thread.
     for thread in try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task") {
       let status = try String(contentsOfFile: "/proc/\(process)/task/\(thread)/status", encoding: .utf8)

@@ -59,6 +59,42 @@ import Testing
     try expectSuccess("remove", "-f", "web")
   }
 
+  /// A pinned machine's threads may run on the processors named only, from its start and from when that is changed.
+  @Test func aPinHolds() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    func allowed(_ process: Int32) throws -> Set<[Int]> {
+      let threads = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task")
+      return Set(
+        try threads.map { thread in
+          let status = try String(contentsOfFile: "/proc/\(process)/task/\(thread)/status", encoding: .utf8)
+          let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("Cpus_allowed_list:") })
+          return try #require(HostResources.processors(in: line.dropFirst(18).trimmingCharacters(in: .whitespaces)))
+        })
+    }
+    func process() throws -> Int32 {
+      let text = try program.run("inspect", "web").output
+      let line = text.split(separator: "\n").first { $0.contains("\"process\"") } ?? ""
+      return try #require(Int32(line.filter { $0.isNumber }))
+    }
+    let all = try #require(try allowed(getpid()).first)
+    let last = try #require(all.last)
+    try expectSuccess(
+      "run", "-d", "--name", "web", "--kernel", try program.kernel(), "-m", "64M", "--pin", "\(last)")
+    #expect(try allowed(try process()) == [[last]])
+    try expectSuccess("set", "web", "--pin", "all")
+    #expect(try allowed(try process()) == [all])
+    try expectSuccess("set", "web", "--pin", "\(all[0])")
+    #expect(try allowed(try process()) == [[all[0]]])
+    // It keeps to that.
+    try expectSuccess("kill", "web")
+    try expectSuccess("start", "web")
+    #expect(try allowed(try process()) == [[all[0]]])
+    try program.expectRefusal("set", "web", "--pin", "7999", code: 64, says: "--pin", "processors are")
+    try program.expectRefusal("set", "web", "--pin", "1-0", code: 64, says: "--pin")
+    try program.expectRefusal("set", "web", "--pin", "", code: 64, says: "--pin")
+    try expectSuccess("remove", "-f", "web")
+  }
+
   @Test func refusals() throws {
     defer { try? FileManager.default.removeItem(at: program.folder) }
     let kernel = try program.kernel()

@@ -106,6 +106,50 @@ import Translation
     #expect(hart[x: 5] == 300)
   }
 
+  /// A function switches to another address space, in which other code stands where it is to return to.
+  @Test func aReturnLeadsIntoTheAddressSpaceThatHolds() throws {
+    let harness = try TranslationHarness(.translator(threshold: 1))
+    harness.enterSupervisorMode()
+    let hart = harness.hart
+    // The second one has the page at 0x5000 where the first has that at 0.
+    let root = base + (12 << 20) + 0x10000
+    func map(_ address: UInt64, _ entry: UInt64) { #expect(harness.memory.store(entry, at: PhysicalAddress(address))) }
+    map(root + 2 * 8, ((root + 0x1000) >> 12) << 10 | 1)
+    map(root + 0x1000, ((root + 0x2000) >> 12) << 10 | 1)
+    for index in 0..<UInt64(512) {
+      map(root + 0x2000 + index * 8, ((base >> 12) + (index == 0 ? 5 : index)) << 10 | 0xCF)
+    }
+    hart[x: 6] = 8 << 60 | 1 << 44 | root >> 12
+    harness.place([encode(.csrrw, rd: 6, rs1: 6, 0x180), encode(.jalr, rs1: 1)], at: base + 0x3000)
+    for (page, sum) in [(UInt64(0), Int64(1)), (5, 100)] {
+      harness.place(
+        [encode(.jal, rd: 1, 0x3000), encode(.addi, rd: 5, rs1: 5, sum), encode(.jal, -8)], at: base + page * 0x1000)
+    }
+    _ = hart.run(limit: 500)
+    #expect(hart[x: 5] == 50 * 101 && hart.pc == base)
+  }
+
+  /// A trap's handler returns to where the user's code would: it may not execute that.
+  @Test func aHandlerDoesNotReturnIntoUsersCode() throws {
+    let harness = try TranslationHarness(.translator(threshold: 1))
+    harness.enterSupervisorMode()
+    let hart = harness.hart
+    for page in [UInt64(0), 3] {
+      let entry = base + (12 << 20) + 8192 + page * 8
+      #expect(harness.memory.store(((base >> 12) + page) << 10 | 0xDF, at: PhysicalAddress(entry)))
+    }
+    hart.writeCSR(0x302, 0xB3FF)
+    hart.writeCSR(0x105, base + 0x6000)
+    hart.privilege = .user
+    harness.place([encode(.jal, rd: 1, 0x3000), encode(.addi, rd: 5, rs1: 5, 1)])
+    harness.place([encode(.ecall)], at: base + 0x3000)
+    harness.place([encode(.addi, rd: 7, rs1: 7, 1), encode(.jalr, rs1: 1)], at: base + 0x6000)
+    // Each fault counts, too.
+    _ = hart.run(limit: 20)
+    #expect(hart[x: 5] == 0 && hart[x: 7] > 5)
+    #expect(hart.readCSR(0x142) == 12 && hart.readCSR(0x143) == base + 4 && hart.readCSR(0x141) == base + 4)
+  }
+
   /// With 1 MiB several times; with 6 MiB, after complete code has moved to large pages where the host has any.
   @Test(arguments: [1 << 20, 6 << 20])
   func aHartWithoutRoomForMoreCodeBeginsAnew(codeSize: Int) throws {

@@ -27,11 +27,31 @@ int chost_is_locked(int descriptor);
 /// Who is at the other side of a Unix socket (SO_PEERCRED, which needs _GNU_SOURCE). Returns 0, or -1 with errno.
 int chost_peer(int descriptor, int *process, unsigned *user);
 
-/// Starts a program in a session of its own, with standard input empty, its output appended to `log`, `report` as
-/// CHOST_REPORT_DESCRIPTOR, and no other descriptor. (posix_spawn's extensions need _GNU_SOURCE.) `arguments[0]` is its
-/// path; a null ends them. Returns 0, or the error's number.
+/// Makes a copy of this process (fork), in a session of its own, with standard input and output empty and no descriptor
+/// but its end of a socket, which is CHOST_REPORT_DESCRIPTOR. Only while there is one thread. Returns the other end in
+/// this process, CHOST_IN_COPY in the copy, or -1 with errno.
+#define CHOST_IN_COPY (-2)
 #define CHOST_REPORT_DESCRIPTOR 3
-int chost_spawn_session(char *const arguments[], const char *log, int report);
+int chost_copy_process(void);
+
+/// For the copy: makes a further copy of itself for each that is asked for, and ends with the socket. Returns in these
+/// copies only, which are each in a session of their own, with output appended to `log`, and `report` as
+/// CHOST_REPORT_DESCRIPTOR.
+void chost_serve_copies(void);
+
+/// Asks for such a copy. Returns 0, or the error's number.
+int chost_ask_for_copy(int socket, const char *log, int report);
+
+/// Has each signal of this number come through a pipe, as a byte, in place of doing what it does usually. 0: it is ignored
+/// already, or something else is done. (The handler must be async-signal-safe, and sigaction's members are macros.)
+int chost_catch_signal(int number, int pipe);
+
+/// Has a thread of this process run on these processors of the host only, or, where `count` is 0, on all that it may
+/// (sched_setaffinity(2), whose sets are macros). Returns 0, or -1 with errno.
+int chost_pin(int thread, const int *processors, size_t count);
+
+/// Has `title` stand in place of the arguments that other processes see (proc(5), cmdline), as far as it fits.
+void chost_set_title(char **arguments, int count, const char *title);
 
 /// fallocate needs _GNU_SOURCE. Gives the range's space back (FALLOC_FL_PUNCH_HOLE), or makes it read as zeroes and
 /// keeps its space (FALLOC_FL_ZERO_RANGE); the file's size stays. Returns 0, or -1 with errno (EOPNOTSUPP).

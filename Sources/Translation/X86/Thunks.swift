@@ -29,6 +29,8 @@ struct Thunks {
   private(set) var slowAccess: Assembler.Label = 0
   private(set) var prepareAccess: Assembler.Label = 0
   private(set) var executeOne: Assembler.Label = 0
+  /// rax: offset in the page of the instruction that ends the block, for which there is no host code.
+  private(set) var executeBlockEnd: Assembler.Label = 0
   /// Fills the pinned floating-point registers. eax: 1, or 0 where floating point is off or doesn't round to nearest.
   private(set) var makeFloatReady: Assembler.Label = 0
   /// The check of an access group fails: go on, at the offset in the page in eax, in a block without groups, and lead the
@@ -41,9 +43,10 @@ struct Thunks {
     emitEnter(&a)
     refillRead = emitRefill(&a, StateLayout.readEntries)
     refillWrite = emitRefill(&a, StateLayout.writeEntries)
-    slowAccess = emitCall(&a, unsafeBitCast(slowAccessFunction, to: UInt.self))
-    prepareAccess = emitCall(&a, unsafeBitCast(prepareAccessFunction, to: UInt.self))
-    executeOne = emitCall(&a, unsafeBitCast(executeOneFunction, to: UInt.self))
+    slowAccess = emitSlowPath(&a, unsafeBitCast(slowAccessFunction, to: UInt.self))
+    prepareAccess = emitSlowPath(&a, unsafeBitCast(prepareAccessFunction, to: UInt.self))
+    executeOne = emitSlowPath(&a, unsafeBitCast(executeOneFunction, to: UInt.self))
+    executeBlockEnd = emitBlockEnd(&a)
     emitMakeFloatReady(&a)
   }
 
@@ -187,8 +190,10 @@ struct Thunks {
     a.jump(.rdx)
   }
 
-  /// Calls a C function: (state, address, description) to 0 or 1.
-  private func emitCall(_ a: inout Assembler, _ function: UInt) -> Assembler.Label {
+  /// Calls a C function: (state, address, description) to 0 or 1. In between, rbx is the stack pointer.
+  private func emitCall(
+    _ a: inout Assembler, _ function: UInt, goingOn emitWayOn: (inout Assembler) -> Void
+  ) -> Assembler.Label {
     let label = a.here
     storePinned(&a)
     a.move(.rbx, .rsp)
@@ -199,14 +204,9 @@ struct Thunks {
     a.arithmetic(.and, .rsp, immediate: -16)
     a.moveImmediate(.rax, UInt64(function))
     a.call(.rax)
-    a.move(.rsp, .rbx)
     a.test(.rax, .rax, .long)
     let leave = a.jump(if: .notEqual)
-    loadPinned(&a)
-    ifFloatReady(&a, loadPinnedFloats)
-    a.load(.rdx, StateLayout.keptGroup)
-    a.load(.rax, StateLayout.slowValue)
-    a.ret()
+    emitWayOn(&a)
     // The registers are in the state, perhaps changed there: load them, for the way out stores them.
     a.fillHere(leave)
     a.store8(StateLayout.isFloatReady, immediate: 0)
@@ -214,5 +214,29 @@ struct Thunks {
     a.moveImmediate(.rax, UInt64(ExitReason.left.rawValue))
     a.jump(exit)
     return label
+  }
+
+  private func emitSlowPath(_ a: inout Assembler, _ function: UInt) -> Assembler.Label {
+    emitCall(&a, function) { a in
+      a.move(.rsp, .rbx)
+      loadPinned(&a)
+      ifFloatReady(&a, loadPinnedFloats)
+      a.load(.rdx, StateLayout.keptGroup)
+      a.load(.rax, StateLayout.slowValue)
+      a.ret()
+    }
+  }
+
+  /// Goes on at pc, wherever that is now, and with no more than the state knows: returns and floating point have to be
+  /// looked at anew, for code behind may belong to another mode, address space or version of its page.
+  private func emitBlockEnd(_ a: inout Assembler) -> Assembler.Label {
+    emitCall(&a, unsafeBitCast(executeBlockEndFunction, to: UInt.self)) { a in
+      a.load(.rsp, StateLayout.returnStackBase)
+      a.store8(StateLayout.isFloatReady, immediate: 0)
+      loadPinned(&a)
+      a.load(.rax, StateLayout.pc)
+      let missing = X86BackEnd.emitIndirectJump(&a, isCall: false)
+      a.fill(missing, exitAbsolute)
+    }
   }
 }

@@ -311,7 +311,7 @@ struct X86BackEnd: BackEnd, ~Copyable {
       if offset < 4096 { emitEnd(toOffset: offset) } else { emitFarJump(Int64(offset), isCall: false) }
     case .interpreter(let offset):
       assembler.moveImmediate(.rax, UInt64(offset))
-      assembler.jump(thunks.exitInterpretOne)
+      assembler.jump(thunks.executeBlockEnd)
     }
   }
 
