@@ -81,18 +81,10 @@ void chost_serve_copies(void) {
     signal(SIGCHLD, SIG_IGN);
     for (;;) {
         char log[PATH_MAX];
-        union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control;
-        struct iovec part = {log, sizeof log - 1};
-        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1,
-                                 .msg_control = control.space, .msg_controllen = sizeof control.space};
-        ssize_t length = recvmsg(CHOST_REPORT_DESCRIPTOR, &message, MSG_CMSG_CLOEXEC);
-        if (length < 0 && errno == EINTR) continue;
+        int report;
+        ssize_t length = chost_receive_descriptor(CHOST_REPORT_DESCRIPTOR, log, sizeof log - 1, &report);
         if (length <= 0) _exit(0);
         log[length] = 0;
-        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        if (!header || header->cmsg_type != SCM_RIGHTS) continue;
-        int report;
-        memcpy(&report, CMSG_DATA(header), sizeof report);
         pid_t process = fork();
         if (process == 0) {
             signal(SIGCHLD, SIG_DFL);
@@ -109,19 +101,35 @@ void chost_serve_copies(void) {
     }
 }
 
-int chost_ask_for_copy(int socket, const char *log, int report) {
+ssize_t chost_send_descriptor(int socket, const void *bytes, size_t count, int descriptor) {
     union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control = {0};
-    struct iovec part = {(void *)log, strlen(log)};
+    struct iovec part = {(void *)bytes, count};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1,
                              .msg_control = control.space, .msg_controllen = sizeof control.space};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof report);
-    memcpy(CMSG_DATA(header), &report, sizeof report);
-    while (sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
-        if (errno != EINTR) return errno;
-    return 0;
+    header->cmsg_len = CMSG_LEN(sizeof descriptor);
+    memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+    ssize_t sent;
+    do sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent;
+}
+
+ssize_t chost_receive_descriptor(int socket, void *bytes, size_t count, int *descriptor) {
+    union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control;
+    struct iovec part = {bytes, count};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1,
+                             .msg_control = control.space, .msg_controllen = sizeof control.space};
+    ssize_t received;
+    do received = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    while (received < 0 && errno == EINTR);
+    *descriptor = -1;
+    struct cmsghdr *header = received > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+        memcpy(descriptor, CMSG_DATA(header), sizeof *descriptor);
+    return received;
 }
 
 static int signal_pipes[65];

@@ -9,13 +9,20 @@
 #include <linux/capability.h>
 #include <sched.h>
 #include <stddef.h>
+#include <limits.h>
+#include <linux/mount.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static int in_user_namespace;
 
 static int write_line(const char *path, const char *line) {
     int descriptor = open(path, O_WRONLY | O_CLOEXEC);
@@ -26,32 +33,131 @@ static int write_line(const char *path, const char *line) {
     return done;
 }
 
+// Root keeps what it needs for files of all users, ports below 1024, ping, TAP and weights; see capabilities(7).
+static const unsigned roots_capabilities =
+    1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID | 1u << CAP_NET_BIND_SERVICE
+    | 1u << CAP_NET_ADMIN | 1u << CAP_NET_RAW | 1u << CAP_SYS_NICE;
+
+int chost_drop_capabilities(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct present[2], sets[2] = {{0}};
+    if (syscall(SYS_capget, &header, present) != 0) return 0;
+    if (!in_user_namespace) sets[0].effective = sets[0].permitted = roots_capabilities & present[0].permitted;
+    return syscall(SYS_capset, &header, sets) == 0;
+}
+
 static int enter_namespaces(int flags) {
     unsigned user = geteuid(), group = getegid();
     char line[64];
     if (unshare(flags) != 0) return 0;
-    if (!(flags & CLONE_NEWUSER)) return 1;
-    snprintf(line, sizeof line, "%u %u 1", user, user);
-    if (!write_line("/proc/self/uid_map", line) || !write_line("/proc/self/setgroups", "deny")) return 0;
-    snprintf(line, sizeof line, "%u %u 1", group, group);
-    if (!write_line("/proc/self/gid_map", line)) return 0;
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct none[2] = {{0}};
-    return syscall(SYS_capset, &header, none) == 0;
+    if (flags & CLONE_NEWUSER) {
+        in_user_namespace = 1;
+        snprintf(line, sizeof line, "%u %u 1", user, user);
+        if (!write_line("/proc/self/uid_map", line) || !write_line("/proc/self/setgroups", "deny")) return 0;
+        snprintf(line, sizeof line, "%u %u 1", group, group);
+        if (!write_line("/proc/self/gid_map", line)) return 0;
+    }
+    // What is mounted here is no longer mounted elsewhere, too.
+    return !(flags & CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
 }
 
-int chost_isolate(int network) {
-    int flags = CLONE_NEWIPC | CLONE_NEWUTS | (network ? CLONE_NEWNET : 0);
-    if (geteuid() == 0) return enter_namespaces(flags);
-    flags |= CLONE_NEWUSER;
-    // Half of it couldn't be undone: another process tries it first.
+// Half of it couldn't be undone: another process tries it first.
+static int can_enter(int flags) {
     pid_t child = fork();
     if (child == 0) _exit(enter_namespaces(flags) ? 0 : 1);
     int status = 1;
     if (child < 0) return 0;
     while (waitpid(child, &status, 0) < 0)
         if (errno != EINTR) return 0;
-    return status == 0 && enter_namespaces(flags);
+    return status == 0;
+}
+
+static int namespaces(int network) {
+    int user = geteuid() == 0 ? 0 : CLONE_NEWUSER;
+    return user | CLONE_NEWIPC | CLONE_NEWUTS | (network ? CLONE_NEWNET : 0);
+}
+
+// What `chost_isolate` will come to; below zero: not tried yet.
+static int possible = -1;
+
+void chost_try_isolation(void) {
+    int flags = namespaces(1);
+    possible = can_enter(flags | CLONE_NEWNS | CLONE_NEWPID) ? 2 : can_enter(flags) ? 1 : 0;
+}
+
+int chost_isolate(int network) {
+    if (possible < 0) chost_try_isolation();
+    int flags = namespaces(network) | (possible == 2 ? CLONE_NEWNS | CLONE_NEWPID : 0);
+    if (possible == 0 || !enter_namespaces(flags)) return 0;
+    if (possible == 1) return 1;
+    // A process is in the new namespace for processes from its birth only.
+    pid_t child = fork();
+    if (child > 0) _exit(0);
+    if (child == 0) setsid();
+    return child == 0 ? 2 : 1;
+}
+
+static int make_folders(char *path) {
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        int made = mkdir(path, 0755) == 0 || errno == EEXIST;
+        *slash = '/';
+        if (!made) return 0;
+    }
+    return 1;
+}
+
+// Shows what `source` has of the host's mounts at the same place below `root`.
+static int keep(int source, const char *root, const struct chost_kept *kept) {
+    char to[PATH_MAX];
+    struct stat status;
+    if (snprintf(to, sizeof to, "%s%s", root, kept->path) >= (int)sizeof to) return 0;
+    if (!make_folders(to) || fstat(source, &status) != 0) return 0;
+    if (kept->link) return symlink(kept->link, to) == 0;
+    if (S_ISDIR(status.st_mode)) {
+        if (mkdir(to, 0755) != 0 && errno != EEXIST) return 0;
+    } else {
+        int file = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (file < 0) return 0;
+        close(file);
+    }
+    if (syscall(SYS_move_mount, source, "", AT_FDCWD, to, MOVE_MOUNT_F_EMPTY_PATH) != 0) return 0;
+    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_NOSUID | (kept->is_device ? 0 : MOUNT_ATTR_NODEV)
+                                                | (kept->is_read_only ? MOUNT_ATTR_RDONLY : 0)};
+    return syscall(SYS_mount_setattr, AT_FDCWD, to, AT_RECURSIVE, &attributes, sizeof attributes) == 0;
+}
+
+static int fill_root(const int *sources, const struct chost_kept *kept, size_t count, const char *root) {
+    char place[PATH_MAX];
+    for (size_t index = 0; index < count; index++)
+        if (sources[index] >= 0 && !keep(sources[index], root, &kept[index])) return 0;
+    snprintf(place, sizeof place, "%s/proc", root);
+    if (mkdir(place, 0555) != 0 || mount("proc", place, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0) return 0;
+    snprintf(place, sizeof place, "%s/.before", root);
+    if (mkdir(place, 0700) != 0) return 0;
+    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
+    if (syscall(SYS_mount_setattr, AT_FDCWD, root, 0, &attributes, sizeof attributes) != 0) return 0;
+    return syscall(SYS_pivot_root, root, place) == 0;
+}
+
+int chost_enter_root(const struct chost_kept *kept, size_t count) {
+    enum { most = 16 };
+    int sources[most], entered = 0;
+    // Any folder would do; this one is there.
+    const char *root = kept[0].path;
+    if (count > most) return 0;
+    // Before something is mounted there.
+    for (size_t index = 0; index < count; index++)
+        sources[index] =
+            (int)syscall(SYS_open_tree, AT_FDCWD, kept[index].path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    if (sources[0] >= 0 && mount("none", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=755") == 0) {
+        entered = fill_root(sources, kept, count, root);
+        if (!entered) umount2(root, MNT_DETACH);
+    }
+    for (size_t index = 0; index < count; index++)
+        if (sources[index] >= 0) close(sources[index]);
+    if (entered && (umount2("/.before", MNT_DETACH) != 0 || chdir("/") != 0)) abort();
+    return entered;
 }
 
 #if defined(__x86_64__)

@@ -97,7 +97,7 @@ public enum BackgroundMachine {
         throw CommandFailure(.software, "the command that was to say which machine to run has ended")
       }
       Confinement.isolate(keepingNetwork: order.record.configuration.network != nil)
-      let process = try MachineProcess(order.registry, order.record, startTime: order.time)
+      let process = try MachineProcess(order.registry, order.record, startTime: order.time, isIsolated: true)
       let signals = CaughtSignals { _ in process.machine.stop() }
       let outcome = try process.run { MachineLauncher.report(nil) }
       signals.release()

@@ -3,6 +3,9 @@ import Glibc
 /// A folder of the host, into which files come from somebody who isn't trusted: whatever their names and symbolic links
 /// say, nothing outside of it is touched. Paths are relative, without "." and "..".
 public final class ConfinedFolder {
+  /// O_PATH of <fcntl.h>, which is behind _GNU_SOURCE: opens what a path names, not to read it.
+  public static let pathOnly: Int32 = 0o10000000
+
   private let root: Int32
   private let path: String
   /// UTIME_OMIT: this time stays as it is.

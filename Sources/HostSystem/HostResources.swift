@@ -59,7 +59,8 @@ public enum HostResources {
       let words = line.split(separator: " ", maxSplits: 5)
       if words.count > 2, words[0].contains("-") {
         // 7f00-7f10 rw-p offset device inode path; memory without a file may have an inode, too.
-        isFile = words.count > 5 && words[4] != "0" && !words[5].hasPrefix("/memfd:") && !words[5].hasPrefix("/dev/zero")
+        isFile =
+          words.count > 5 && words[4] != "0" && !words[5].hasPrefix("/memfd:") && !words[5].hasPrefix("/dev/zero")
         continue
       }
       guard words.count > 1, let kilobytes = UInt64(words[1]) else { continue }

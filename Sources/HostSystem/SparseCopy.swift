@@ -42,7 +42,8 @@ public enum SparseCopy {
   }
 
   /// Returns its checksum.
-  private static func writeChunk(_ chunk: UnsafeRawBufferPointer, to descriptor: Int32, at start: Int) throws -> UInt32 {
+  private static func writeChunk(_ chunk: UnsafeRawBufferPointer, to descriptor: Int32, at start: Int) throws -> UInt32
+  {
     // From the first block that isn't zero to the next one that is.
     var run: Int?
     var hasContent = false

@@ -77,9 +77,17 @@ public enum UnixSocket {
     return connection
   }
 
-  /// Sends all of it, waiting for room. False: the other side is gone.
-  public static func sendAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) -> Bool {
+  /// Sends all of it, waiting for room, and with it a descriptor that the other side gets a copy of. False: the other side
+  /// is gone.
+  public static func sendAll(
+    _ bytes: UnsafeRawBufferPointer, to descriptor: Int32, passing passed: Int32? = nil
+  ) -> Bool {
     var rest = bytes
+    if let passed {
+      let count = chost_send_descriptor(descriptor, rest.baseAddress, rest.count, passed)
+      if count <= 0 { return false }
+      rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+    }
     while !rest.isEmpty {
       let count = send(descriptor, rest.baseAddress, rest.count, Int32(MSG_NOSIGNAL))
       if count < 0, errno == EINTR { continue }
@@ -92,11 +100,21 @@ public enum UnixSocket {
   /// Reads a line, which comes without its end, and nothing beyond it: other bytes may follow. Nil: the connection has
   /// ended, or the line is longer than that.
   public static func readLine(from descriptor: Int32, longest: Int) -> [UInt8]? {
+    var passed: Int32?
+    defer { if let passed { close(passed) } }
+    return readLine(from: descriptor, longest: longest, passed: &passed)
+  }
+
+  /// The same with a descriptor that comes with it.
+  ///
+  /// - Parameter passed: the first such, for the caller to close; nil: there was none.
+  public static func readLine(from descriptor: Int32, longest: Int, passed: inout Int32?) -> [UInt8]? {
     var line: [UInt8] = []
     var byte: UInt8 = 0
     while line.count < longest {
-      let count = read(descriptor, &byte, 1)
-      if count < 0, errno == EINTR { continue }
+      var received: Int32 = -1
+      let count = chost_receive_descriptor(descriptor, &byte, 1, &received)
+      if received >= 0, passed != nil { close(received) } else if received >= 0 { passed = received }
       if count != 1 { return nil }
       if byte == UInt8(ascii: "\n") { return line }
       line.append(byte)

@@ -1,3 +1,4 @@
+import CHost
 import Foundation
 import HostSystem
 import Yadori
@@ -36,13 +37,15 @@ public struct ControlClient: Sendable {
     return descriptor
   }
 
-  private func ask(_ request: ControlRequest, patience: Int? = ControlClient.patience) throws -> (ControlReply, Int32) {
+  private func ask(
+    _ request: ControlRequest, passing passed: Int32? = nil, patience: Int? = ControlClient.patience
+  ) throws -> (ControlReply, Int32) {
     let descriptor = try connect()
     if let patience {
       var timeout = timeval(tv_sec: patience, tv_usec: 0)
       setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
     }
-    guard ControlLine.write(request, to: descriptor),
+    guard ControlLine.write(request, to: descriptor, passing: passed),
       let reply = ControlLine.read(ControlReply.self, from: descriptor)
     else {
       close(descriptor)
@@ -65,11 +68,28 @@ public struct ControlClient: Sendable {
     return reply
   }
 
+  /// The same with a folder that the machine's process may have no way to.
+  private func ask(_ request: ControlRequest, passingFolder path: String, patience: Int?) throws {
+    let folder = chost_open(path, ConfinedFolder.pathOnly | O_DIRECTORY, 0)
+    guard folder >= 0 else {
+      throw MachineError(.noInput, "can't use the folder '\(path)': \(String(cString: strerror(errno)))")
+    }
+    defer { close(folder) }
+    let (_, descriptor) = try ask(request, passing: folder, patience: patience)
+    close(descriptor)
+  }
+
+  private static func parent(_ path: String) -> String { URL(fileURLWithPath: path).deletingLastPathComponent().path }
+
   /// What it says of itself. Throws `MachineError` where it doesn't run.
   public func status() throws -> MachineStatus {
-    guard let status = try command(.status).status else {
+    let (reply, descriptor) = try ask(ControlRequest(verb: .status))
+    defer { close(descriptor) }
+    guard var status = reply.status else {
       throw MachineError(.software, "the machine '\(name)' runs under another version of yadori; restart it")
     }
+    // Its own number for itself is another one where it has a namespace.
+    if let peer = UnixSocket.peer(descriptor), peer.process > 0 { status.process = peer.process }
     return status
   }
 
@@ -80,14 +100,13 @@ public struct ControlClient: Sendable {
   /// Saves it, with the disks that it writes to, in a new folder, and has it go on.
   /// - Parameter isDurable: whether its RAM is to outlive a failure of the host, which takes most of the time; disks do.
   public func save(to path: String, isDurable: Bool = true) throws {
-    let (_, descriptor) = try ask(ControlRequest(verb: .save, path: path, isDurable: isDurable), patience: nil)
-    close(descriptor)
+    try ask(
+      ControlRequest(verb: .save, path: path, isDurable: isDurable), passingFolder: Self.parent(path), patience: nil)
   }
 
   /// Keeps the code that its translators have made so far in a file, for machines that begin with it.
   public func keepCode(at path: String) throws {
-    let (_, descriptor) = try ask(ControlRequest(verb: .keepCode, path: path), patience: nil)
-    close(descriptor)
+    try ask(ControlRequest(verb: .keepCode, path: path), passingFolder: Self.parent(path), patience: nil)
   }
 
   /// Changes its share of the host's processors: how many it may use at most (0: no limit), and its weight against
@@ -112,8 +131,7 @@ public struct ControlClient: Sendable {
 
   /// Has its guest see a folder of the host from now on, in place of another one of that name; and no more.
   public func share(_ folder: SharedFolder) throws {
-    let (_, descriptor) = try ask(ControlRequest(verb: .share, folder: folder))
-    close(descriptor)
+    try ask(ControlRequest(verb: .share, folder: folder), passingFolder: folder.path, patience: Self.patience)
   }
   public func stopSharing(_ name: String) throws {
     let (_, descriptor) = try ask(ControlRequest(verb: .unshare, name: name))

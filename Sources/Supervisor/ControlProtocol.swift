@@ -14,7 +14,7 @@ struct ControlRequest: Codable {
   /// Of `resize`.
   var columns: Int?
   var rows: Int?
-  /// Of `save`: the folder to be made. Of `keepCode`: the file.
+  /// Of `save`: the folder to be made. Of `keepCode`: the file. The folder that it is to be in comes with the request.
   var path: String?
   /// Of `save`: whether its RAM is to outlive a failure of the host; nil: yes.
   var isDurable: Bool?
@@ -27,7 +27,7 @@ struct ControlRequest: Codable {
   var memory: UInt64?
   /// Of `publish` and `unpublish`: "2222:22".
   var forward: String?
-  /// Of `share`.
+  /// Of `share`. It comes with the request.
   var folder: SharedFolder?
   /// Of `unshare`: the shared folder's name.
   var name: String?
@@ -80,16 +80,23 @@ enum ControlLine {
 
   /// Reads one, and nothing beyond it: a console's bytes may follow. Nil: the connection has ended, or it isn't one.
   static func read<Value: Decodable>(_ type: Value.Type, from descriptor: Int32) -> Value? {
-    UnixSocket.readLine(from: descriptor, longest: longest).flatMap {
-      try? JSONDecoder().decode(type, from: Data($0))
-    }
+    UnixSocket.readLine(from: descriptor, longest: longest).flatMap { decode(type, $0) }
+  }
+
+  /// The same, with a descriptor that came with it, for the caller to close.
+  static func read<Value: Decodable>(_ type: Value.Type, from descriptor: Int32, passed: inout Int32?) -> Value? {
+    UnixSocket.readLine(from: descriptor, longest: longest, passed: &passed).flatMap { decode(type, $0) }
+  }
+
+  private static func decode<Value: Decodable>(_ type: Value.Type, _ line: [UInt8]) -> Value? {
+    try? JSONDecoder().decode(type, from: Data(line))
   }
 
   /// False: the other side is gone.
   @discardableResult
-  static func write(_ value: some Encodable, to descriptor: Int32) -> Bool {
+  static func write(_ value: some Encodable, to descriptor: Int32, passing passed: Int32? = nil) -> Bool {
     guard var data = try? JSONEncoder().encode(value) else { return false }
     data.append(UInt8(ascii: "\n"))
-    return data.withUnsafeBytes { UnixSocket.sendAll($0, to: descriptor) }
+    return data.withUnsafeBytes { UnixSocket.sendAll($0, to: descriptor, passing: passed) }
   }
 }

@@ -23,7 +23,8 @@ final class ControlServer: Sendable {
     var set: @Sendable (_ processors: Double??, _ weight: Int?, _ pin: [Int]??, _ memory: UInt64?) -> String?
     var publish: @Sendable (String) -> String?
     var unpublish: @Sendable (String) -> String?
-    var share: @Sendable (SharedFolder) -> String?
+    /// A folder, and by which path it is reached.
+    var share: @Sendable (SharedFolder, _ place: String) -> String?
     var unshare: @Sendable (String) -> String?
     /// Takes the descriptor; nil: the console is somebody's terminal.
     var attachConsole: (@Sendable (Int32) -> Void)?
@@ -67,7 +68,9 @@ final class ControlServer: Sendable {
   }
 
   private func answer(_ connection: Int32) {
-    guard let request = ControlLine.read(ControlRequest.self, from: connection) else {
+    var passed: Int32?
+    defer { if let passed { close(passed) } }
+    guard let request = ControlLine.read(ControlRequest.self, from: connection, passed: &passed) else {
       ControlLine.write(ControlReply(refusal: "this isn't a request that the machine knows"), to: connection)
       close(connection)
       return
@@ -85,10 +88,19 @@ final class ControlServer: Sendable {
         request.memory)
     case .publish: reply.refusal = request.forward.map(handlers.publish) ?? "say which port"
     case .unpublish: reply.refusal = request.forward.map(handlers.unpublish) ?? "say which port"
-    case .share: reply.refusal = request.folder.map(handlers.share) ?? "say which folder"
+    case .share:
+      reply.refusal =
+        request.folder.map { folder in
+          Self.reaching(folder.path, by: passed, isFolder: true) { handlers.share(folder, $0) }
+        } ?? "say which folder"
     case .unshare: reply.refusal = request.name.map(handlers.unshare) ?? "say which folder"
-    case .keepCode: reply.refusal = request.path.map(handlers.keepCode) ?? "say where"
-    case .save: reply.refusal = request.path.map { handlers.save($0, request.isDurable ?? true) } ?? "say where"
+    case .keepCode:
+      reply.refusal = request.path.map { Self.reaching($0, by: passed, handlers.keepCode) } ?? "say where"
+    case .save:
+      reply.refusal =
+        request.path.map { path in
+          Self.reaching(path, by: passed) { handlers.save($0, request.isDurable ?? true) }
+        } ?? "say where"
     case .resize:
       if let columns = request.columns, let rows = request.rows, (1...65535).contains(columns),
         (1...65535).contains(rows)
@@ -118,6 +130,18 @@ final class ControlServer: Sendable {
     }
     ControlLine.write(reply, to: connection)
     close(connection)
+  }
+
+  /// Calls `body` with a path by which this process reaches what the client calls `path`, of which that has opened the
+  /// folder: there may be no such path here. Returns what `body` refuses, in the client's words.
+  private static func reaching(
+    _ path: String, by folder: Int32?, isFolder: Bool = false, _ body: (String) -> String?
+  ) -> String? {
+    guard let folder else { return body(path) }
+    let place = "/proc/self/fd/\(folder)"
+    if isFolder { return body(place)?.replacing(place, with: path) }
+    let url = URL(fileURLWithPath: path)
+    return body(place + "/" + url.lastPathComponent)?.replacing(place, with: url.deletingLastPathComponent().path)
   }
 
   /// Tells those who wait how the machine has ended, and takes no more.

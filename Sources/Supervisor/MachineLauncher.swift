@@ -46,6 +46,7 @@ public enum MachineLauncher {
     let order = Order(folder: URL(fileURLWithPath: "/"), record: record, time: 0)
     if let bytes = try? JSONEncoder().encode(order) { _ = try? JSONDecoder().decode(Order.self, from: bytes) }
     VirtualMachine.makeCommonThings()
+    Confinement.tryIsolation()
   }
 
   /// Starts it, and returns when it runs; `prepare` was called before. Throws the `MachineError` that the process gives as
@@ -65,9 +66,8 @@ public enum MachineLauncher {
     do {
       defer { close(ends[1]) }
       let order = Order(folder: registry.folder, record: record, time: MonotonicClock.nanoseconds())
-      let failure = chost_ask_for_copy(template, folder.processLog, ends[1])
-      guard failure == 0 else {
-        throw HostError(code: failure, message: "can't make a process: \(String(cString: strerror(failure)))")
+      guard folder.processLog.withCString({ chost_send_descriptor(template, $0, strlen($0), ends[1]) }) > 0 else {
+        throw HostError.last("can't make a process")
       }
       let bytes = try JSONEncoder().encode(order)
       // What ends at once says why in its log.

@@ -1,6 +1,7 @@
 import Console
 import Foundation
 import HostSystem
+import Images
 import Synchronization
 import Yadori
 
@@ -26,8 +27,10 @@ public final class MachineProcess: @unchecked Sendable {
   /// - Parameters:
   ///   - console: the terminal it runs on; nil: none, what it prints goes to the folder's `consoleLog`.
   ///   - startTime: when the process was started that runs it, see `MachineLauncher.order`.
+  ///   - isIsolated: whether the process is the machine's alone, and leaves the host's files.
   public init(
-    _ registry: MachineRegistry, _ record: MachineRecord, console: TerminalConsole? = nil, startTime: UInt64? = nil
+    _ registry: MachineRegistry, _ record: MachineRecord, console: TerminalConsole? = nil, startTime: UInt64? = nil,
+    isIsolated: Bool = false
   ) throws {
     self.startTime = startTime
     self.registry = registry
@@ -45,7 +48,20 @@ public final class MachineProcess: @unchecked Sendable {
     if record.image != nil { configuration.guestSocket = folder.guestSocket }
     configuration.keptCode = [folder.keptCode] + (configuration.keptCode ?? [])
     machine = try Self.make(configuration, folder, console: console ?? recorder!)
+    if isIsolated { leaveFiles() }
     if !record.isTemporary { machine.codeFile = folder.keptCode }
+  }
+
+  /// All else is open by now: disks, shared folders, what is booted.
+  private func leaveFiles() {
+    var kept = [Confinement.Kept.folder(registry.folder.path, isReadOnly: false)]
+    kept.append(.folder(ImageStore.standardFolder().path, isReadOnly: true))
+    switch record.configuration.network?.attachment {
+    case .user?: kept += Confinement.Kept.file("/etc/resolv.conf")
+    case .tap?: kept.append(.device("/dev/net/tun"))
+    case nil: break
+    }
+    Confinement.leaveFiles(keeping: kept)
   }
 
   private static func make(
@@ -209,9 +225,9 @@ public final class MachineProcess: @unchecked Sendable {
           }
         }
       },
-      share: { folder in
+      share: { folder, place in
         machine.wait(while: [.ready])
-        return Self.reason { try machine.share(folder) }
+        return Self.reason { try machine.share(folder, at: place) }
       },
       unshare: { name in
         machine.wait(while: [.ready])

@@ -48,8 +48,8 @@ public struct SavedMachine {
     var configuration: VirtualMachineConfiguration
     var clock: UInt64
     var components: [EncodedState]
-    /// Whether the disks that the machine writes to are saved, too.
-    var includesDisks: Bool
+    /// Descriptors of the disks that are saved, too, by index.
+    var disks: [Int: Int32]
     /// Whether RAM is to outlive a failure of the host, which takes most of the time. Disks do in any case: machines that
     /// are made of the saved one go on using them.
     var isDurable: Bool
@@ -112,10 +112,10 @@ public struct SavedMachine {
     let memoryContent = try write("memory", isDurable: parts.isDurable) { try SparseCopy.write(ram, to: $0) }
     var configuration = parts.configuration
     var disks: [Content] = []
-    for index in configuration.disks.indices where parts.includesDisks && !configuration.disks[index].isReadOnly {
-      let source = chost_open(configuration.disks[index].path, O_RDONLY, 0)
-      guard source >= 0 else { throw HostError.last("can't read '\(configuration.disks[index].path)'") }
-      defer { close(source) }
+    for (index, source) in parts.disks.sorted(by: { $0.key < $1.key }) {
+      guard source >= 0 else {
+        throw HostError(code: EBADF, message: "can't read '\(configuration.disks[index].path)'")
+      }
       let name = "disk-\(index)"
       disks.append(try write(name, isDurable: true) { try SparseCopy.copy(source, to: $0) })
       configuration.disks[index].path = name

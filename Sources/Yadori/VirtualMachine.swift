@@ -67,6 +67,8 @@ public final class VirtualMachine: @unchecked Sendable {
   public let configuration: VirtualMachineConfiguration
   private let board: Board
   private let disks: [any BlockStorage]
+  /// By index: a descriptor to read each disk's file by that the machine writes to; its path may lead nowhere by then.
+  private let diskFiles: [Int: Int32]
   private let stopBackends: () -> Void
   private var threads: HartThreads?
   private var profiler: Profiler?
@@ -93,6 +95,11 @@ public final class VirtualMachine: @unchecked Sendable {
     let assembly = try BoardAssembly(configuration, console: console)
     board = assembly.board
     disks = assembly.disks
+    var files: [Int: Int32] = [:]
+    for (index, disk) in configuration.disks.enumerated() where !disk.isReadOnly {
+      files[index] = open(disk.path, O_RDONLY | O_CLOEXEC)
+    }
+    diskFiles = files
     powerButton = assembly.powerButton
     network = assembly.userNetwork
     fileSystem = assembly.fileSystem
@@ -102,6 +109,8 @@ public final class VirtualMachine: @unchecked Sendable {
     stopBackends = assembly.stopBackends
     board.onPowerEvent = { [weak self] event in self?.post(.power(event)) }
   }
+
+  deinit { for descriptor in diskFiles.values where descriptor >= 0 { close(descriptor) } }
 
   /// Builds a machine that goes on where the saved one in the folder stood. Disks that weren't saved with it must be as
   /// they were then.
@@ -139,7 +148,8 @@ public final class VirtualMachine: @unchecked Sendable {
   package static func makeCommonThings() {
     let boot = BootDescription(firmware: .none, kernel: BootFile(name: "", contents: Data([0x6F, 0, 0, 0])))
     var devices: [any VirtioDevice] = [
-      VirtioNet(backend: UserNetwork(UserNetworkConfiguration(portForwards: [])), mac: .init(bytes: [2, 0, 0, 0, 0, 1])!),
+      VirtioNet(
+        backend: UserNetwork(UserNetworkConfiguration(portForwards: [])), mac: .init(bytes: [2, 0, 0, 0, 0, 1])!),
       VirtioConsole(ports: [.init(backend: BufferConsole(), isConsole: true)]), VirtioEntropy(), VirtioInput(),
       VirtioBalloon(),
     ]
@@ -280,7 +290,7 @@ public final class VirtualMachine: @unchecked Sendable {
     let size = translator.metrics.codeBytes
     // Of what was begun with, or was written here already.
     let before = lastKept?.path == path ? lastKept!.size : size - translator.newCodeBytes
-    guard size - before > max(Self.leastNewCode, size / 4), size <= Self.mostKeptCode,
+    guard size - before > max(Self.leastNewCode, size / 4),
       let free = HostResources.freeSpace(forFile: path), free / 20 > UInt64(size)
     else { return }
     try translator.keepCode(at: path)
@@ -289,10 +299,8 @@ public final class VirtualMachine: @unchecked Sendable {
 
   private var lastKept: (path: String, size: Int)?
 
-  /// Bytes of code that aren't worth a file of their own, and those that a host shouldn't have to keep. A disk that is
-  /// nearly full has better uses, too.
+  /// Bytes of code that aren't worth a file of their own. A disk that is nearly full has better uses, too.
   private static let leastNewCode = 1 << 20
-  private static let mostKeptCode = 160 << 20
 
   /// Has `run` take samples of where guest code is, about a thousand a second of each hart. Before it. Throws `HostError`
   /// where the host can't.
@@ -321,13 +329,14 @@ public final class VirtualMachine: @unchecked Sendable {
   private func write(to path: String, includesDisks: Bool, isDurable: Bool) throws {
     let disks = self.disks
     let board = self.board
-    let configuration = self.configuration
+    let (configuration, diskFiles) = (self.configuration, self.diskFiles)
     try board.loop.performAndWait {
       Result {
         for disk in disks where !disk.isReadOnly { try disk.flush() }
         let parts = SavedMachine.Parts(
           configuration: configuration, clock: board.clock.ticks(),
-          components: try board.stateKeepers.map { try $0.encodedState() }, includesDisks: includesDisks,
+          components: try board.stateKeepers.map { try $0.encodedState() },
+          disks: includesDisks ? diskFiles : [:],
           isDurable: isDurable)
         try SavedMachine.write(parts, memory: board.memory, to: path)
       }
@@ -465,7 +474,8 @@ public final class VirtualMachine: @unchecked Sendable {
 
   /// Shares a folder of the host with the guest from now on, in place of another one of that name. Throws `MachineError`
   /// where there is no such folder, or the machine has no file system device. Any thread.
-  public func share(_ folder: SharedFolder) throws {
+  /// - Parameter place: another path by which this process reaches the folder.
+  public func share(_ folder: SharedFolder, at place: String? = nil) throws {
     guard SharedFolder.isValidName(folder.name) else {
       throw MachineError(.usage, "'\(folder.name)' can't name a shared folder")
     }
@@ -473,7 +483,7 @@ public final class VirtualMachine: @unchecked Sendable {
       throw MachineError(.unavailable, "it has no device for shared folders; start it anew")
     }
     do {
-      try fileSystem.share(folder)
+      try fileSystem.share(folder, at: place)
     } catch let error as HostError {
       throw MachineError(.noInput, error.message)
     }

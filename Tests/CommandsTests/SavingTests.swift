@@ -127,7 +127,7 @@ import Testing
     try expectSuccess("save", "web", program["saved"])
     try program.file("mine/file", [1])
     try program.expectRefusal("save", "web", program["mine"], code: 69, says: "isn't a saved machine")
-    try program.expectRefusal("save", "web", program["no/where"], code: 69, says: "can't write")
+    try program.expectRefusal("save", "web", program["no/where"], code: 66, says: "can't use the folder", program["no"])
     // A byte of RAM has changed.
     let memory = try FileHandle(forUpdating: URL(fileURLWithPath: program["saved/memory"]))
     try memory.write(contentsOf: [0x55])

@@ -34,13 +34,17 @@ int chost_peer(int descriptor, int *process, unsigned *user);
 #define CHOST_REPORT_DESCRIPTOR 3
 int chost_copy_process(void);
 
-/// For the copy: makes a further copy of itself for each that is asked for, and ends with the socket. Returns in these
-/// copies only, which are each in a session of their own, with output appended to `log`, and `report` as
-/// CHOST_REPORT_DESCRIPTOR.
+/// For the copy: makes a further copy of itself for each message of the socket, and ends with the socket. Returns in these
+/// copies only. Each is in a session of its own, with output appended to the file whose path was the message, and the
+/// descriptor that came with it as CHOST_REPORT_DESCRIPTOR.
 void chost_serve_copies(void);
 
-/// Asks for such a copy. Returns 0, or the error's number.
-int chost_ask_for_copy(int socket, const char *log, int report);
+/// Sends bytes over a Unix socket and a descriptor with the first of them (SCM_RIGHTS, which is behind macros). Returns
+/// how many were sent, or -1 with errno.
+ssize_t chost_send_descriptor(int socket, const void *bytes, size_t count, int descriptor);
+
+/// Receives bytes, and a descriptor if one comes with them, else -1. Returns how many, 0 at the end, or -1 with errno.
+ssize_t chost_receive_descriptor(int socket, void *bytes, size_t count, int *descriptor);
 
 /// Has each signal of this number come through a pipe, as a byte, in place of doing what it does usually. 0: it is ignored
 /// already, or something else is done. (The handler must be async-signal-safe, and sigaction's members are macros.)
@@ -104,10 +108,31 @@ void *chost_map_again(void *memory, size_t count, void *place);
 void *chost_move_mapping(void *memory, size_t count, void *place);
 
 /// Gives this process, which has one thread still, namespaces of its own (namespaces(7)): for System V's and POSIX's means
-/// of communication and for host names, and where `network` is 1 for networks, in which there is nothing. Where it isn't
-/// root it gets a user namespace for that, with its own user only, and gives its capabilities there up. All of it or
-/// nothing: 1, or 0 where the host doesn't let it.
+/// of communication and for host names, where `network` is 1 for networks, in which there is nothing, and for processes and
+/// mounts. Where it isn't root it gets a user namespace for that, with its own user only. Returns 2, in a copy of the
+/// process, which is gone itself; 1 where the host lets it have no namespaces for processes and mounts; or 0 where it
+/// lets it have none.
 int chost_isolate(int network);
+
+/// Finds out what that will come to, which takes longer than doing it: for a process that copies of itself will do it.
+void chost_try_isolation(void);
+
+/// A file or folder that a process keeps, under its absolute path; or a symbolic link, where `link` isn't null.
+struct chost_kept {
+    const char *path;
+    int is_read_only;
+    int is_device;
+    const char *link;
+};
+
+/// Leaves this process, which has mounts of its own, no files but these, a /proc of its own, and what it has open. The
+/// first is a folder; what isn't there is left out. For all threads, and before `chost_confine`. 1, or 0 where the host
+/// doesn't let it; nothing is changed then.
+int chost_enter_root(const struct chost_kept *kept, size_t count);
+
+/// Takes from this thread, and those that it makes, the capabilities that a machine's process has no use for: all of them
+/// where it isn't root. 1, or 0 where that fails.
+int chost_drop_capabilities(void);
 
 /// Takes from this process, all its threads, what a machine's process doesn't need once it runs (Confinement.c: the filter
 /// of system calls is a table of C macros): core files, privileges from programs that it starts, and system calls that

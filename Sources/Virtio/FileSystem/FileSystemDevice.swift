@@ -35,8 +35,9 @@ public final class VirtioFileSystem: VirtioDevice {
   public func reset() { server.reset() }
 
   /// Shares one more folder, or another one under a name that is there. Throws `HostError` where it isn't there. Any thread.
-  public func share(_ folder: SharedFolder) throws {
-    let folder = try ServedFolder(folder)
+  /// - Parameter place: another path by which this process reaches it.
+  public func share(_ folder: SharedFolder, at place: String? = nil) throws {
+    let folder = try ServedFolder(folder, at: place)
     onLoop {
       _ = self.server.remove(folder.folder.name)
       self.server.add(folder)

@@ -41,9 +41,9 @@ final class ServedFolder {
   let inode: UInt64
 
   /// Throws `HostError` where there is no such folder.
-  init(_ folder: SharedFolder) throws {
+  init(_ folder: SharedFolder, at place: String? = nil) throws {
     self.folder = folder
-    descriptor = open(folder.path, SharedNodes.pathOnly | O_DIRECTORY | O_CLOEXEC)
+    descriptor = open(place ?? folder.path, ConfinedFolder.pathOnly | O_DIRECTORY | O_CLOEXEC)
     var status = stat()
     guard descriptor >= 0, fstat(descriptor, &status) == 0 else {
       throw HostError.last("can't share the folder '\(folder.path)'")

@@ -1,5 +1,6 @@
 import CHost
 import Glibc
+import HostSystem
 
 /// A file, folder or link of the host that the guest knows by a number.
 ///
@@ -61,8 +62,7 @@ struct SharedOwner: Equatable, Codable {
 
 /// What the guest knows of the host's files. The I/O thread's.
 final class SharedNodes {
-  /// Of Linux' fcntl.h, which Swift doesn't see: O_PATH and AT_EMPTY_PATH.
-  static let pathOnly: Int32 = 0o10_000_000
+  /// AT_EMPTY_PATH of Linux' fcntl.h, which Swift doesn't see.
   static let emptyPath: Int32 = 0x1000
   /// Folders within folders at most.
   private static let deepest = 2048
@@ -188,7 +188,7 @@ final class SharedNodes {
         continue
       }
       guard here.name.count > 1, !here.isUnlinked else { throw FuseError(ESTALE) }
-      let opened = openat(descriptor, here.name, Self.pathOnly | O_NOFOLLOW | O_CLOEXEC)
+      let opened = openat(descriptor, here.name, ConfinedFolder.pathOnly | O_NOFOLLOW | O_CLOEXEC)
       guard opened >= 0 else { throw FuseError(errno == ENOENT || errno == ENOTDIR ? ESTALE : errno) }
       var status = stat()
       guard fstat(opened, &status) == 0, isSame(status, here) else {
