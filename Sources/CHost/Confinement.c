@@ -90,11 +90,11 @@ int chost_isolate(int network) {
     int flags = namespaces(network) | (possible == 2 ? CLONE_NEWNS | CLONE_NEWPID : 0);
     if (possible == 0 || !enter_namespaces(flags)) return 0;
     if (possible == 1) return 1;
-    // A process is in the new namespace for processes from its birth only.
+    // A process is in the new namespace for processes from its birth only. Where that fails, it can't have threads either.
     pid_t child = fork();
-    if (child > 0) _exit(0);
-    if (child == 0) setsid();
-    return child == 0 ? 2 : 1;
+    if (child != 0) _exit(child < 0);
+    setsid();
+    return 2;
 }
 
 static int make_folders(char *path) {

@@ -50,9 +50,8 @@ extension Hart {
     if slots(of: page)[index].operation == .reserved { decode(page, index) }
     let slot = slots(of: page)[index]
     switch slot.operation {
-    case .ecall, .ebreak, .mret, .sret, .wfi, .sfence_vma, .sinval_vma, .fence_i, .csrrw, .csrrs, .csrrc, .csrrwi,
-      .csrrsi,
-      .csrrci:
+    case .ecall, .ebreak, .mret, .sret, .wfi, .sfence_vma, .sinval_vma, .fence_i,
+      .csrrw, .csrrs, .csrrc, .csrrwi, .csrrsi, .csrrci:
       break
     default: return false
     }

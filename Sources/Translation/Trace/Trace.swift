@@ -54,7 +54,7 @@ struct Trace: ~Copyable {
     case jump
     /// Goes on at this offset of the page; 4096: in the next page.
     case next(Int)
-    /// The interpreter executes what stands here.
+    /// What stands here has no host code: it is executed as the interpreter does.
     case interpreter(Int)
   }
 
