@@ -45,7 +45,9 @@ package struct CodePage {
   fileprivate(set) var slots: UnsafeMutablePointer<Slot>?
   /// Which of `DecodedPages` they are.
   fileprivate var slotsPlace = 0
-  package let source: UnsafeMutableRawPointer
+  package fileprivate(set) var source: UnsafeRawPointer
+  /// Memory of its own for them; nil: it has needed none yet.
+  fileprivate var ownSource: UnsafeMutableRawPointer?
   /// Where the engine's code for the instruction at each half-word is, and what else it notes about the page; nil until
   /// it has looked at the page. The engine's to allocate and to free.
   package var entryPoints: UnsafeMutablePointer<UInt32>?
@@ -54,7 +56,7 @@ package struct CodePage {
   /// It is among those of `CodeChanges`.
   var isSuspect = false
 
-  init(physical: UInt64, source: UnsafeMutableRawPointer) {
+  fileprivate init(physical: UInt64, source: UnsafeRawPointer) {
     self.physical = physical
     epoch = 0
     self.source = source
@@ -178,7 +180,8 @@ struct CodePages {
     return nil
   }
 
-  /// A page for `physical`, which has none, emptied. Whoever holds fetch translations forgets them when `replaced`.
+  /// A page for `physical`, which has none, with any source. Whoever holds fetch translations forgets them when
+  /// `replaced`.
   mutating func insert(
     _ physical: UInt64, from arena: MemoryArena
   ) -> (page: UnsafeMutablePointer<CodePage>, replaced: Bool) {
@@ -191,10 +194,11 @@ struct CodePages {
       page.pointee.physical = physical
       place(page)
     } else {
-      guard let source = try? arena.allocate(4096), let memory = try? arena.allocate(MemoryLayout<CodePage>.stride)
-      else { fatalError("no memory for the guest's code") }
+      guard let memory = try? arena.allocate(MemoryLayout<CodePage>.stride) else {
+        fatalError("no memory for the guest's code")
+      }
       page = memory.bindMemory(to: CodePage.self, capacity: 1)
-      page.initialize(to: CodePage(physical: physical, source: source))
+      page.initialize(to: CodePage(physical: physical, source: memory))
       pages[count] = page
       count += 1
       place(page)
@@ -290,9 +294,29 @@ extension Hart {
     guard let bytes = memory.bytes(at: PhysicalAddress(physical), count: 4096) else {
       return refresh(page) ? page : nil
     }
-    page.pointee.source.copyMemory(from: bytes.baseAddress!, byteCount: 4096)
+    takeSource(page, bytes.baseAddress!)
     page.pointee.epoch = codeEpoch
     return page
+  }
+
+  /// Has a page's source be what stands in memory.
+  private func takeSource(_ page: UnsafeMutablePointer<CodePage>, _ bytes: UnsafeRawPointer) {
+    if let lasting = engine?.lastingContent(equalTo: bytes) {
+      page.pointee.source = lasting
+    } else {
+      ownSource(of: page).copyMemory(from: bytes, byteCount: 4096)
+    }
+  }
+
+  /// A page's source in memory of its own, to be written.
+  private func ownSource(of page: UnsafeMutablePointer<CodePage>) -> UnsafeMutableRawPointer {
+    if page.pointee.ownSource == nil {
+      guard let memory = try? codeArena.allocate(4096) else { fatalError("no memory for the guest's code") }
+      page.pointee.ownSource = memory
+    }
+    let own = page.pointee.ownSource.unsafelyUnwrapped
+    page.pointee.source = UnsafeRawPointer(own)
+    return own
   }
 
   /// Compares a page with memory, and empties it when they differ. False: nothing answers at its address.
@@ -300,19 +324,20 @@ extension Hart {
     let physical = PhysicalAddress(page.pointee.physical)
     if let bytes = memory.bytes(at: physical, count: 4096) {
       if memcmp(bytes.baseAddress!, page.pointee.source, 4096) != 0 {
-        page.pointee.source.copyMemory(from: bytes.baseAddress!, byteCount: 4096)
+        takeSource(page, bytes.baseAddress!)
         decodedPages.empty(page)
         engine?.forget(page)
       }
     } else {
       // Code outside RAM (reset ROM, flash): read through the bus, and never taken for unchanged.
+      let source = ownSource(of: page)
       for offset in stride(from: 0, to: 4096, by: 4) {
         guard let word = addressSpace.read(physical + UInt64(offset), width: 4) else {
           if offset == 0 { return false }
-          page.pointee.source.storeBytes(of: 0, toByteOffset: offset, as: UInt32.self)
+          source.storeBytes(of: 0, toByteOffset: offset, as: UInt32.self)
           continue
         }
-        page.pointee.source.storeBytes(of: UInt32(truncatingIfNeeded: word), toByteOffset: offset, as: UInt32.self)
+        source.storeBytes(of: UInt32(truncatingIfNeeded: word), toByteOffset: offset, as: UInt32.self)
       }
       decodedPages.empty(page)
       engine?.forget(page)

@@ -1,3 +1,4 @@
+import Glibc
 import HostSystem
 
 /// One remembered data translation. The interpreter takes it for an access when `tag` equals the address with its offset
@@ -17,7 +18,7 @@ package struct FetchEntry {
   /// Where generated code for the page's instructions is, by half-word; see `CodePage.entryPoints`. Nil: not looked at.
   package var entryPoints: UnsafeMutablePointer<UInt32>?
   /// The virtual address of the page, where only a FENCE.I has come since: the translation is valid still, and the code
-  /// must be compared with memory before its next use. All ones: nothing is known.
+  /// must be compared with memory before its next use. All ones, or zero without `page`: nothing is known.
   var unfencedTag: UInt64 = ~0
 
   init(tag: UInt64, page: UnsafeMutablePointer<CodePage>?) {
@@ -44,17 +45,31 @@ package struct TranslationCache {
   package static let entryCount = 1024
   package static let indexMask: UInt64 = 1023
   /// Behind the entries stand those of a second, larger table, in other places: pages that take each other's entry in
-  /// the first are found there by generated code, without a walk. Their tag is ~0 where they remember nothing.
-  package static let secondCount = 4096
+  /// the first are found there by generated code, without a walk.
+  package static let secondCount = 16384
   static let totalCount = entryCount + secondCount
   static let fetchEntryCount = 4096
   package static let fetchIndexMask: UInt64 = 4095
   package static let pageMask: UInt64 = ~0xFFF
 
-  /// What stands in a slot that remembers nothing: its tag is of a page that belongs to another slot, and that neither
-  /// equals nor lies within a page below any address that is looked for in this one.
-  private static func invalid(_ slot: Int) -> TranslationEntry {
-    TranslationEntry(tag: UInt64(slot ^ 1) << 12, addend: 0)
+  /// The tag of a slot that remembers nothing, of each table: zero where page 0 belongs to another slot. So memory that
+  /// nobody has touched remembers nothing. That of slot 0 is of another slot's page, which neither equals nor lies within
+  /// a page below any address that is looked for there; in the others, whose tags must be equal, of no page.
+  private static func invalidTag(_ slot: Int) -> UInt64 { slot == 0 ? 1 << 12 : 0 }
+  private static func invalidSecondTag(_ slot: Int) -> UInt64 { slot == entryCount ? ~0 : 0 }
+  private static func invalidFetchTag(_ slot: Int) -> UInt64 { slot == 0 ? ~0 : 0 }
+
+  /// Has both tables remember nothing. The memory is zero, or held entries.
+  private static func empty(_ entries: UnsafeMutablePointer<TranslationEntry>, isZero: Bool) {
+    if !isZero { memset(entries, 0, totalCount * MemoryLayout<TranslationEntry>.stride) }
+    entries[0].tag = invalidTag(0)
+    entries[entryCount].tag = invalidSecondTag(entryCount)
+  }
+
+  private static func emptyFetch(_ entries: UnsafeMutablePointer<FetchEntry>, isZero: Bool) {
+    if !isZero { memset(entries, 0, fetchEntryCount * MemoryLayout<FetchEntry>.stride) }
+    entries[0].tag = invalidFetchTag(0)
+    entries[0].unfencedTag = invalidFetchTag(0)
   }
 
   /// Where the second table's entry for an address is, counted from the first table's begin.
@@ -87,7 +102,7 @@ package struct TranslationCache {
   struct PageLog {
     private let addresses: UnsafeMutablePointer<UInt64>
     private(set) var count = 0
-    static let capacity = 512
+    static let capacity = 2048
 
     init() { addresses = .allocate(capacity: Self.capacity) }
 
@@ -108,8 +123,6 @@ package struct TranslationCache {
 
   static let contextCount = 16
   private let contexts: UnsafeMutablePointer<Context>
-  /// Both tables' slots, remembering nothing.
-  private let emptyEntries: UnsafeMutablePointer<TranslationEntry>
   private var useCounter: UInt64 = 0
 
   /// Tables lie together in large pages: generated code looks into them all the time.
@@ -124,10 +137,6 @@ package struct TranslationCache {
 
   /// The tables' memory is the arena's.
   init(_ arena: MemoryArena) {
-    emptyEntries = .allocate(capacity: Self.totalCount)
-    for slot in 0..<Self.entryCount { (emptyEntries + slot).initialize(to: Self.invalid(slot)) }
-    (emptyEntries + Self.entryCount).initialize(
-      repeating: TranslationEntry(tag: ~0, addend: 0), count: Self.secondCount)
     contexts = .allocate(capacity: Self.contextCount)
     for index in 0..<Self.contextCount {
       let read = Self.table(of: TranslationEntry.self, Self.totalCount, arena)
@@ -146,7 +155,6 @@ package struct TranslationCache {
       contexts[index].fetchPages.deallocate()
     }
     contexts.deallocate()
-    emptyEntries.deallocate()
   }
 
   /// The context for `key` when `previous` was the one before: traps and returns go back and forth.
@@ -179,9 +187,9 @@ package struct TranslationCache {
       clear(oldest)
     } else {
       // Not before its first use: many machines need few, and memory that nobody has touched costs nothing.
-      oldest.pointee.read.initialize(from: emptyEntries, count: Self.totalCount)
-      oldest.pointee.write.initialize(from: emptyEntries, count: Self.totalCount)
-      oldest.pointee.fetch.initialize(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
+      Self.empty(oldest.pointee.read, isZero: true)
+      Self.empty(oldest.pointee.write, isZero: true)
+      Self.emptyFetch(oldest.pointee.fetch, isZero: true)
     }
     oldest.pointee.partner?.pointee.partner = nil
     oldest.pointee.partner = nil
@@ -198,17 +206,17 @@ package struct TranslationCache {
 
   private func clear(_ context: UnsafeMutablePointer<Context>) {
     if context.pointee.pages.isAny {
-      context.pointee.read.update(from: emptyEntries, count: Self.totalCount)
-      context.pointee.write.update(from: emptyEntries, count: Self.totalCount)
+      Self.empty(context.pointee.read, isZero: false)
+      Self.empty(context.pointee.write, isZero: false)
     } else {
       for index in 0..<context.pointee.pages.count {
         let address = context.pointee.pages[index]
         let slot = Int(address >> 12 & Self.indexMask)
         let second = Self.secondSlot(address)
-        context.pointee.read[slot] = Self.invalid(slot)
-        context.pointee.write[slot] = Self.invalid(slot)
-        context.pointee.read[second].tag = ~0
-        context.pointee.write[second].tag = ~0
+        context.pointee.read[slot].tag = Self.invalidTag(slot)
+        context.pointee.write[slot].tag = Self.invalidTag(slot)
+        context.pointee.read[second].tag = Self.invalidSecondTag(second)
+        context.pointee.write[second].tag = Self.invalidSecondTag(second)
       }
     }
     context.pointee.pages.empty()
@@ -229,7 +237,7 @@ package struct TranslationCache {
   /// Forgets the translations for stores of all contexts.
   func clearStores() {
     for index in 0..<Self.contextCount where contexts[index].isValid {
-      contexts[index].write.update(from: emptyEntries, count: Self.totalCount)
+      Self.empty(contexts[index].write, isZero: false)
     }
   }
 
@@ -254,19 +262,19 @@ package struct TranslationCache {
 
   @inline(__always)
   private static func fence(_ entry: UnsafeMutablePointer<FetchEntry>) {
-    if entry.pointee.tag == ~0 { return }
+    if entry.pointee.tag == ~0 || entry.pointee.page == nil { return }
     entry.pointee.unfencedTag = entry.pointee.tag
     entry.pointee.tag = ~0
   }
 
   private func clearFetch(_ context: UnsafeMutablePointer<Context>) {
     if context.pointee.fetchPages.isAny {
-      context.pointee.fetch.update(repeating: FetchEntry(tag: ~0, page: nil), count: Self.fetchEntryCount)
+      Self.emptyFetch(context.pointee.fetch, isZero: false)
     } else {
       for index in 0..<context.pointee.fetchPages.count {
-        let entry = context.pointee.fetch + Int(context.pointee.fetchPages[index] >> 12 & Self.fetchIndexMask)
-        entry.pointee.tag = ~0
-        entry.pointee.unfencedTag = ~0
+        let slot = Int(context.pointee.fetchPages[index] >> 12 & Self.fetchIndexMask)
+        context.pointee.fetch[slot].tag = Self.invalidFetchTag(slot)
+        context.pointee.fetch[slot].unfencedTag = Self.invalidFetchTag(slot)
       }
     }
     context.pointee.fetchPages.empty()
@@ -286,14 +294,19 @@ package struct TranslationCache {
       }
       let slot = Int(address >> 12 & Self.indexMask)
       let tag = address & Self.pageMask
-      if context.pointee.read[slot].tag == tag { context.pointee.read[slot] = Self.invalid(slot) }
-      if context.pointee.write[slot].tag == tag { context.pointee.write[slot] = Self.invalid(slot) }
+      let slotTag = Self.invalidTag(slot)
+      if context.pointee.read[slot].tag == tag { context.pointee.read[slot].tag = slotTag }
+      if context.pointee.write[slot].tag == tag { context.pointee.write[slot].tag = slotTag }
       let second = Self.secondSlot(address)
-      if context.pointee.read[second].tag == tag { context.pointee.read[second].tag = ~0 }
-      if context.pointee.write[second].tag == tag { context.pointee.write[second].tag = ~0 }
+      let secondTag = Self.invalidSecondTag(second)
+      if context.pointee.read[second].tag == tag { context.pointee.read[second].tag = secondTag }
+      if context.pointee.write[second].tag == tag { context.pointee.write[second].tag = secondTag }
       let fetchSlot = Int(address >> 12 & Self.fetchIndexMask)
-      if context.pointee.fetch[fetchSlot].tag == tag { context.pointee.fetch[fetchSlot].tag = ~0 }
-      if context.pointee.fetch[fetchSlot].unfencedTag == tag { context.pointee.fetch[fetchSlot].unfencedTag = ~0 }
+      let fetchTag = Self.invalidFetchTag(fetchSlot)
+      if context.pointee.fetch[fetchSlot].tag == tag { context.pointee.fetch[fetchSlot].tag = fetchTag }
+      if context.pointee.fetch[fetchSlot].unfencedTag == tag {
+        context.pointee.fetch[fetchSlot].unfencedTag = fetchTag
+      }
     }
   }
 

@@ -73,21 +73,21 @@ final class CodeMemory {
     var count: Int
   }
 
-  /// Begins with what a file holds, but for the first page, which stays: whole large pages' worth is mapped, the rest is
-  /// read. The file mustn't change any more. False where the host doesn't let it: then all is as it was, but for places
-  /// that hold nothing yet.
+  /// Begins with what a file holds, but for the first page, which stays: whole pages are mapped, the rest is read. The
+  /// file mustn't change any more. False where the host doesn't let it: then all is as it was, but for places that hold
+  /// nothing yet.
   func show(_ descriptor: Int32, front frontPart: FilePart, behind behindPart: FilePart, stubs stubPart: FilePart)
     -> Bool
   {
     precondition(settledEnd == writable && shownBehindEnd == middle, "only what is new begins with a file")
     let page = MemoryMapping.pageSize
-    let front = frontPart.count & ~(Self.largePage - 1)
-    let behind = behindPart.count & ~(Self.largePage - 1)
-    let read = max(front, page)
+    let front = max(frontPart.count & ~(page - 1), page)
+    let behind = behindPart.count & ~(page - 1)
+    let stubCount = stubPart.count & ~(Self.stubPiece - 1)
     guard
-      Self.read(descriptor, at: frontPart.offset + read, writable + read, writable + frontPart.count),
+      Self.read(descriptor, at: frontPart.offset + front, writable + front, writable + frontPart.count),
       Self.read(descriptor, at: behindPart.offset + behind, middle + behind, middle + behindPart.count),
-      Self.read(descriptor, at: stubPart.offset, stubs, stubs + stubPart.count),
+      Self.read(descriptor, at: stubPart.offset + stubCount, stubs + stubCount, stubs + stubPart.count),
       show(descriptor, frontPart.offset + page, writable + page, front - page)
     else { return false }
     shownEnd = writable + front
@@ -98,7 +98,29 @@ final class CodeMemory {
       return false
     }
     shownBehindEnd = middle + behind
+    guard show(descriptor, stubPart.offset, stubs, stubCount) else {
+      unsettle()
+      return false
+    }
+    shownStubs = Array(repeating: true, count: stubCount / Self.stubPiece)
     return true
+  }
+
+  /// Bytes of stubs that become writable together.
+  private static let stubPiece = 64 << 10
+  /// For each piece of the stubs, from their begin on: whether it is of a file still.
+  private var shownStubs: [Bool] = []
+
+  /// Has a stub be one that can be written: what is of a file is copied first.
+  private func makeWritable(_ stub: UnsafeMutablePointer<UInt8>) {
+    for end in [stub, stub + HostJump.size - 1] {
+      let piece = (end - stubs) / Self.stubPiece
+      guard piece < shownStubs.count, shownStubs[piece] else { continue }
+      let start = stubs + piece * Self.stubPiece
+      memcpy(start, executablePlace(of: start), Self.stubPiece)
+      mapAgain(from: start, to: start + Self.stubPiece)
+      shownStubs[piece] = false
+    }
   }
 
   private static func read(
@@ -145,8 +167,8 @@ final class CodeMemory {
   /// Where the host can't, it gives each page as it is touched.
   @inline(never)
   private func populateStep(_ end: inout UnsafeMutablePointer<UInt8>, _ cursor: UnsafeMutablePointer<UInt8>) {
-    let start = writable + ((cursor - writable) & ~(Self.stepAhead - 1))
-    end = min(start + Self.stepAhead, writable + count)
+    let start = writable + ((cursor - writable) & ~(MemoryMapping.pageSize - 1))
+    end = min(writable + ((cursor - writable) & ~(Self.stepAhead - 1)) + Self.stepAhead, writable + count)
     madvise(start, end - start, Int32(MADV_POPULATE_WRITE))
     madvise(executablePlace(of: start), end - start, Int32(MADV_POPULATE_READ))
   }
@@ -179,6 +201,12 @@ final class CodeMemory {
   /// False where the host doesn't let it: all stays as it was.
   private func settlePage() -> Bool {
     let size = Self.largePage
+    // What began with a file ends anywhere: the rest of its large page stays as it is, and counts as settled.
+    let begun = (settledEnd - writable) & (size - 1)
+    if begun != 0 {
+      settledEnd += size - begun
+      return true
+    }
     let flags = Int32(MAP_PRIVATE) | Int32(MAP_ANONYMOUS) | Int32(MAP_NORESERVE)
     guard let room = mmap(nil, 2 * size, PROT_READ | PROT_WRITE, flags, -1, 0), room != MAP_FAILED else { return false }
     let page = UnsafeMutableRawPointer(bitPattern: (UInt(bitPattern: room) + UInt(size) - 1) & ~UInt(size - 1))!
@@ -213,6 +241,7 @@ final class CodeMemory {
     let way = HostJump.target(at: place)
     let stub = UnsafeMutablePointer<UInt8>(bitPattern: Int(bitPattern: way) &- executableOffset)!
     precondition(stub >= stubs, "what is led elsewhere goes by way of a stub")
+    makeWritable(stub)
     HostJump.write(stub, at: UnsafeRawPointer(bitPattern: way)!, to: target)
   }
 
@@ -241,6 +270,8 @@ final class CodeMemory {
     shownEnd = writable
     mapAgain(from: middle, to: shownBehindEnd)
     shownBehindEnd = middle
+    mapAgain(from: stubs, to: stubs + shownStubs.count * Self.stubPiece)
+    shownStubs = []
   }
 
   private func mapAgain(from start: UnsafeMutablePointer<UInt8>, to end: UnsafeMutablePointer<UInt8>) {

@@ -8,15 +8,15 @@ import Synchronization
 /// page lies, so code is found by what stands in the page, every byte of which is compared.
 ///
 /// The file is a cache, made for one build of this program and one kind of host: what doesn't fit or is damaged is taken
-/// for no file. It holds the code memory's two halves, mapped as they are, the pages' content, and for each page its
-/// entry points and waiting jumps. It is as trustworthy as the program itself: only its user may write it, and only from
+/// for no file. It holds the code memory's two halves and the stubs, mapped as they are, the pages' content, for each page
+/// its entry points and waiting jumps, and a table to find it by its content. It is as trustworthy as the program itself: only its user may write it, and only from
 /// what may harm nobody but the machines that begin with it.
 package final class KeptCode: @unchecked Sendable {
   /// The words of the file's last page.
   struct Trailer {
     static let byteCount = 4096
     static let magic: UInt64 = 0x6564_6F43_7470_656B  // "keptCode"
-    static let version: UInt64 = 1
+    static let version: UInt64 = 2
 
     var codeCount = 0
     /// As `BackEnd.sharedBytes`, `frontBytes`, `behindBytes` and `stubBytes` say.
@@ -34,7 +34,14 @@ package final class KeptCode: @unchecked Sendable {
     var stubOffset: Int { behindOffset + Self.wholePages(behind) }
     var sourceOffset: Int { stubOffset + Self.wholePages(stubs) }
     var recordOffset: Int { sourceOffset + pageCount * 4096 }
-    var trailerOffset: Int { recordOffset + Self.wholePages(recordWords * 4) }
+    /// The table's places: a power of two.
+    var bucketCount: Int {
+      var count = 64
+      while count < pageCount * 2 { count *= 2 }
+      return count
+    }
+    var bucketOffset: Int { recordOffset + Self.wholePages(recordWords * 4) }
+    var trailerOffset: Int { bucketOffset + Self.wholePages(bucketCount * MemoryLayout<Bucket>.stride) }
 
     static func wholePages(_ count: Int) -> Int { (count + 4095) & ~4095 }
 
@@ -78,6 +85,13 @@ package final class KeptCode: @unchecked Sendable {
     }
   }
 
+  /// A place of the table, which has open addressing.
+  struct Bucket {
+    /// Where in the records the page's stands; -1: nothing.
+    var record: Int32 = -1
+    var page: Int32 = -1
+  }
+
   /// What code depends on besides the guest's: the build of the program that made it, and the host's instructions.
   static let program: [UInt64] = {
     var status = stat()
@@ -88,13 +102,11 @@ package final class KeptCode: @unchecked Sendable {
 
   private let descriptor: Int32
   private let trailer: Trailer
-  /// What isn't code, mapped: the pages' content and the records.
+  /// What isn't code, mapped: the pages' content, the records and the table.
   private let sources: UnsafeRawPointer
   private var mappedCount: Int { trailer.trailerOffset - trailer.sourceOffset }
   private let isReady = Atomic<Bool>(false)
   private var checking: HostThread?
-  /// Where in the records each page's stands, by its content; -1: nothing. Open addressing.
-  private var buckets: [Int32] = []
 
   /// Opens a file; nil where there is none that fits. It is checked by a thread of its own, and nothing is found before.
   package init?(path: String) {
@@ -113,12 +125,12 @@ package final class KeptCode: @unchecked Sendable {
     self.trailer = trailer
     self.sources = UnsafeRawPointer(sources)
     if Check.isNoted(descriptor) {
-      isReady.store(index(), ordering: .releasing)
+      isReady.store(true, ordering: .releasing)
     } else {
       checking = HostThread(name: "kept code") { [self] in
-        guard agreesWithChecksum() else { return }
+        guard agreesWithChecksum(), isWithinBounds() else { return }
         Check.note(descriptor)
-        isReady.store(index(), ordering: .releasing)
+        isReady.store(true, ordering: .releasing)
       }
     }
   }
@@ -207,6 +219,10 @@ package final class KeptCode: @unchecked Sendable {
     (sources + trailer.recordOffset - trailer.sourceOffset).assumingMemoryBound(to: UInt32.self)
   }
 
+  private var buckets: UnsafePointer<Bucket> {
+    (sources + trailer.bucketOffset - trailer.sourceOffset).assumingMemoryBound(to: Bucket.self)
+  }
+
   private func agreesWithChecksum() -> Bool {
     let count = trailer.trailerOffset
     guard let all = mmap(nil, count, PROT_READ, Int32(MAP_PRIVATE), descriptor, 0), all != MAP_FAILED else {
@@ -216,13 +232,11 @@ package final class KeptCode: @unchecked Sendable {
     return chost_crc32c(0, all, count) == trailer.checksum
   }
 
-  /// Looks through the records. False: they can't be true.
-  private func index() -> Bool {
-    var size = 64
-    while size < trailer.pageCount * 2 { size *= 2 }
-    buckets = [Int32](repeating: -1, count: size * 2)
+  /// Looks through the records and the table. False: they can't be true.
+  private func isWithinBounds() -> Bool {
     var place = 0
-    for page in 0..<trailer.pageCount {
+    var places: [Int] = []
+    for _ in 0..<trailer.pageCount {
       guard place + Self.recordHead <= trailer.recordWords else { return false }
       let (entries, jumps) = (Int(records[place + 1]), Int(records[place + 2]))
       let end = place + Self.recordHead + 2 * (entries + jumps)
@@ -234,13 +248,12 @@ package final class KeptCode: @unchecked Sendable {
           location >= trailer.codeCount / 2 && location <= trailer.codeCount / 2 + trailer.behind - HostJump.size
         guard index < 2048, isInFront || (isBehind && pair < jumps) else { return false }
       }
-      var bucket = Int(records[place]) & (size - 1)
-      while buckets[2 * bucket] >= 0 { bucket = (bucket + 1) & (size - 1) }
-      buckets[2 * bucket] = Int32(place)
-      buckets[2 * bucket + 1] = Int32(page)
+      places.append(place)
       place = end
     }
-    return true
+    let used = (0..<trailer.bucketCount).map { buckets[$0] }.filter { $0.record >= 0 }
+    return used.count == places.count
+      && used.allSatisfy { places.indices.contains(Int($0.page)) && places[Int($0.page)] == Int($0.record) }
   }
 
   /// What is kept for one page.
@@ -265,18 +278,30 @@ package final class KeptCode: @unchecked Sendable {
   /// What is kept for a page with this content (4096 bytes).
   func find(_ source: UnsafeRawPointer) -> Search {
     guard isReady.load(ordering: .acquiring) else { return .notYet }
-    let size = buckets.count / 2
+    guard let bucket = bucket(for: source) else { return .nothing }
+    let record = records + Int(bucket.record)
+    return .found(Record(words: record + Self.recordHead, entryCount: Int(record[1]), jumpCount: Int(record[2])))
+  }
+
+  /// The kept page with this content (4096 bytes), which stays as long as this does; nil: there is none, as far as is
+  /// known.
+  func content(equalTo source: UnsafeRawPointer) -> UnsafeRawPointer? {
+    guard isReady.load(ordering: .acquiring), let bucket = bucket(for: source) else { return nil }
+    return sources + Int(bucket.page) * 4096
+  }
+
+  private func bucket(for source: UnsafeRawPointer) -> Bucket? {
+    let mask = trailer.bucketCount - 1
     let checksum = chost_crc32c(0, source, 4096)
-    var bucket = Int(checksum) & (size - 1)
-    while buckets[2 * bucket] >= 0 {
-      let (record, page) = (records + Int(buckets[2 * bucket]), Int(buckets[2 * bucket + 1]))
-      if record[0] == checksum, memcmp(sources + page * 4096, source, 4096) == 0 {
-        return .found(
-          Record(words: record + Self.recordHead, entryCount: Int(record[1]), jumpCount: Int(record[2])))
+    var place = Int(checksum) & mask
+    while buckets[place].record >= 0 {
+      let kept = sources + Int(buckets[place].page) * 4096
+      if records[Int(buckets[place].record)] == checksum, kept == source || memcmp(kept, source, 4096) == 0 {
+        return buckets[place]
       }
-      bucket = (bucket + 1) & (size - 1)
+      place = (place + 1) & mask
     }
-    return .nothing
+    return nil
   }
 
   // MARK: writing
@@ -295,6 +320,19 @@ package final class KeptCode: @unchecked Sendable {
       sources.append(source)
       records += [checksum, UInt32(entries.count), UInt32(jumps.count)]
       for pair in entries + jumps { records += [UInt32(pair.index), UInt32(pair.place)] }
+    }
+
+    /// The table of the pages that were added.
+    private func buckets(_ count: Int) -> [Bucket] {
+      var buckets = [Bucket](repeating: Bucket(), count: count)
+      var record = 0
+      for page in sources.indices {
+        var place = Int(records[record]) & (count - 1)
+        while buckets[place].record >= 0 { place = (place + 1) & (count - 1) }
+        buckets[place] = Bucket(record: Int32(record), page: Int32(page))
+        record += KeptCode.recordHead + 2 * Int(records[record + 1] + records[record + 2])
+      }
+      return buckets
     }
 
     /// Writes the file. Throws `HostError`.
@@ -327,6 +365,9 @@ package final class KeptCode: @unchecked Sendable {
       for source in sources { try write(source, 4096) }
       try records.withUnsafeBytes { try write($0.baseAddress, $0.count) }
       try fill(records.count * 4)
+      let buckets = buckets(trailer.bucketCount)
+      try buckets.withUnsafeBytes { try write($0.baseAddress, $0.count) }
+      try fill(buckets.count * MemoryLayout<Bucket>.stride)
       try writer.write(trailer.bytes)
       // What a failure of the host leaves of it is found damaged.
       try writer.commit(isDurable: false)

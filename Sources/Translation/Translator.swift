@@ -20,8 +20,10 @@ package final class Translator: ExecutionEngine {
   private let threshold: UInt8
   /// Counts the pages whose translations were dropped.
   private(set) var forgottenPages: UInt64 = 0
-  /// Code to begin with; nil: none.
+  /// Code that it began with; nil: none.
   private var kept: KeptCode?
+  /// The code memory has that still.
+  private var isKeptShown = false
   private var keptPageCount = 0
   /// Notes each block that is translated; nil: nobody asks.
   var ledger: BlockLedger?
@@ -64,6 +66,7 @@ package final class Translator: ExecutionEngine {
     if let kept, kept.show(in: code, sharedBytes: backEnd.sharedBytes) {
       backEnd.goOn(front: kept.front, behind: kept.behind, stubs: kept.stubs)
       self.kept = kept
+      isKeptShown = true
     }
   }
 
@@ -99,7 +102,7 @@ package final class Translator: ExecutionEngine {
       let index = Int(pc & 0xFFF) >> 1
       var entryPoints = page.pointee.entryPoints ?? absentPage.entryPoints
       var target = entryPoints[index]
-      if target == backEnd.absent, !page.pointee.isLookedUp, kept != nil, addKeptCode(to: page) {
+      if target == backEnd.absent, !page.pointee.isLookedUp, isKeptShown, addKeptCode(to: page) {
         entryPoints = page.pointee.entryPoints.unsafelyUnwrapped
         target = entryPoints[index]
       }
@@ -251,10 +254,14 @@ package final class Translator: ExecutionEngine {
     PageTranslations(entryPoints).clear(backEnd.absent)
   }
 
+  package func lastingContent(equalTo bytes: UnsafeRawPointer) -> UnsafeRawPointer? {
+    kept?.content(equalTo: bytes)
+  }
+
   /// Whether there was code for the page in what is kept.
   @inline(never)
   private func addKeptCode(to page: UnsafeMutablePointer<CodePage>) -> Bool {
-    guard let kept else { return false }
+    guard let kept, isKeptShown else { return false }
     switch kept.find(page.pointee.source) {
     case .notYet: return false
     case .nothing:
@@ -279,7 +286,8 @@ package final class Translator: ExecutionEngine {
 
   /// How much code was made here that `keepCode` would add to what the translator began with, bytes.
   package var newCodeBytes: Int {
-    backEnd.codeBytes - (kept.map { $0.front + $0.behind + $0.stubs } ?? backEnd.sharedBytes)
+    let kept = isKeptShown ? kept : nil
+    return backEnd.codeBytes - (kept.map { $0.front + $0.behind + $0.stubs } ?? backEnd.sharedBytes)
   }
 
   /// Writes all code that there is to a file, for translators of later runs to begin with. While the hart doesn't run.
@@ -313,7 +321,7 @@ package final class Translator: ExecutionEngine {
 
   private func beginAnew() {
     ledger?.removeAll()
-    kept = nil
+    isKeptShown = false
     for page in pages { page.clear(backEnd.absent) }
     code.unsettle()
     backEnd.clear()
@@ -338,7 +346,7 @@ package final class Translator: ExecutionEngine {
     if let map = backEnd.map { return map }
     let map = CodeMap(state)
     // It names what is made from now on.
-    if kept != nil { beginAnew() }
+    if isKeptShown { beginAnew() }
     backEnd.keepMap(map)
     return map
   }
