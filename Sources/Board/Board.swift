@@ -24,6 +24,7 @@ public final class Board: @unchecked Sendable {
   public let plic: PLIC
   public let clint: CLINT
   public let realTimeClock: GoldfishRTC
+  public let generationIdentifier: GenerationIdentifier
   public let pciHostBridge: PCIHostBridge
   public let flash: [CFIFlash]
   /// Called once for each way the guest ends or restarts its machine, on the thread where that happened (a hart's,
@@ -46,7 +47,7 @@ public final class Board: @unchecked Sendable {
     let tree = BoardDeviceTree(
       hartCount: configuration.hartCount, memorySize: configuration.memorySize,
       virtualAddressBits: configuration.hart.virtualAddressBits,
-      instructionSet: configuration.instructionSet ?? InstructionSetDescription(configuration.hart.extensions),
+      instructionSet: configuration.describedInstructionSet,
       virtioSlots: mmioSlots
     ).tree()
     plan = try BootPlan(
@@ -79,6 +80,7 @@ public final class Board: @unchecked Sendable {
     self.uart = uart
     realTimeClock = GoldfishRTC(
       wallClock: configuration.wallClock, loop: loop, interrupt: plic.line(MemoryMap.Source.realTimeClock))
+    generationIdentifier = GenerationIdentifier(interrupt: plic.line(MemoryMap.Source.generationIdentifier))
     let images = [configuration.flash.0, configuration.flash.1]
     flash = try images.enumerated().map { index, image in
       try CFIFlash(
@@ -113,6 +115,7 @@ public final class Board: @unchecked Sendable {
     attach(PCIConfigurationWindow(pciHostBridge), MemoryMap.pciConfiguration)
     attach(OpenBus(), MemoryMap.pciPorts)
     attach(realTimeClock, MemoryMap.realTimeClock)
+    attach(generationIdentifier, MemoryMap.generationIdentifier)
     attach(flash[0], MemoryMap.flash0)
     attach(flash[1], MemoryMap.flash1)
     attach(TestFinisher { [weak self] in self?.power($0) }, MemoryMap.testFinisher)

@@ -38,6 +38,10 @@ public struct BoardConfiguration {
   public var keptCode: [String] = []
   /// What the device tree says of the harts; nil: what `hart` implements.
   public var instructionSet: InstructionSetDescription?
+  /// The same, where nothing else is said: what the harts have.
+  public var describedInstructionSet: InstructionSetDescription {
+    instructionSet ?? InstructionSetDescription(hart.extensions)
+  }
   public var boot: BootDescription
   /// The other end of the UART; nil: output is lost and there is no input.
   public var console: (any ConsoleBackend)?

@@ -23,6 +23,7 @@ public enum MemoryMap {
   public static let resetROM = Region(0x1000, 0x1000)
   public static let testFinisher = Region(0x10_0000, 0x1000)
   public static let realTimeClock = Region(0x10_1000, 0x1000)
+  public static let generationIdentifier = Region(0x10_2000, 0x1000)
   public static let clint = Region(0x200_0000, 0x1_0000)
   public static let pciPorts = Region(0x300_0000, 0x1_0000)
   public static let plic = Region(0xC00_0000, 0x60_0000)
@@ -51,6 +52,7 @@ public enum MemoryMap {
   public enum Source {
     public static let uart = 10
     public static let realTimeClock = 11
+    public static let generationIdentifier = 12
     /// INTA to INTD of PCI slot 0.
     public static let pciBase = 32
     public static func virtioMMIO(slot: Int) -> Int { 1 + slot }

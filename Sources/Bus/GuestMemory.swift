@@ -20,10 +20,11 @@ public final class GuestMemory: @unchecked Sendable {
     host = mapping.base
   }
 
-  /// Has RAM hold a part of a file, which is read as it is touched; writes don't reach the file. `offset` counts from the
-  /// begin of both; it and `count` are multiples of the host's page size. Before the guest runs. Throws `HostError`.
-  public func show(_ descriptor: Int32, offset: Int, count: Int) throws {
-    try mapping.show(descriptor, offset: offset, count: count)
+  /// Has RAM from its byte `start` on hold a part of a file, which is read as it is touched; writes don't reach the file.
+  /// `start`, `offset` (in the file) and `count` are multiples of the host's page size. Before the guest runs. Throws
+  /// `HostError`.
+  public func show(_ descriptor: Int32, at start: Int, offset: Int, count: Int) throws {
+    try mapping.show(descriptor, at: start, offset: offset, count: count)
   }
 
   /// Gives whole pages of RAM back to the host. They read as zero, or as what `show` put there, until they are written.

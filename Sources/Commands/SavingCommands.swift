@@ -2,12 +2,13 @@ import ArgumentParser
 import Foundation
 import HostSystem
 import Images
+import Network
 import Supervisor
 import Yadori
 
 struct SaveCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "save", abstract: "Saves a running machine, with its disks, in a folder; the machine goes on.")
+    commandName: "save", abstract: "Saves a machine, with its disks, in a folder; one that runs goes on.")
 
   @OptionGroup var machine: MachineName
 
@@ -16,13 +17,25 @@ struct SaveCommand: ParsableCommand {
 
   func run() throws {
     let (registry, record) = try machine.find()
-    try ControlClient(registry, record).save(to: URL(fileURLWithPath: folder).path)
+    try Self.save(registry, record, to: URL(fileURLWithPath: folder).path)
+  }
+
+  /// As it is: running, or off.
+  static func save(_ registry: MachineRegistry, _ record: MachineRecord, to path: String) throws {
+    let folder = registry.folder(of: record)
+    if !FileManager.default.fileExists(atPath: folder.resumption), let lock = try folder.takeLock() {
+      try withExtendedLifetime(lock) { try VirtualMachine.saveStopped(record.configuration, to: path) }
+    } else {
+      try ControlClient(registry, record).save(to: path)
+    }
   }
 }
 
 struct RestoreCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "restore", abstract: "Makes a machine of a saved one, and has it go on in the background.")
+    commandName: "restore",
+    abstract: "Makes a machine of a saved one, and has it go on in the background.",
+    discussion: "One that was off when it was saved stays off. Shared folders that are gone are left out.")
 
   @Argument(help: "The saved machine's folder.")
   var folder: String
@@ -33,16 +46,54 @@ struct RestoreCommand: ParsableCommand {
   @Flag(help: "Start without looking for damage first, which reads all of the saved machine.")
   var unchecked = false
 
+  @Option(
+    name: [.customShort("p"), .long], help: "Forward a port of the host, as in run; none of the saved ones then.")
+  var publish: [String] = []
+
+  @Flag(help: "Forward none of the ports that the saved machine had forwarded.")
+  var noPublish = false
+
+  @Flag(help: "Give it a host name, machine id, keys and network address of its own, as a clone has.")
+  var newIdentity = false
+
   func run() throws {
+    for forward in publish { _ = try PortForward(parsing: forward) }
     let saved = try SavedMachine(path: URL(fileURLWithPath: folder).path)
     if !unchecked { try saved.check() }
     let registry = try MachineStarting.registry()
     let wanted = name ?? URL(fileURLWithPath: folder).deletingPathExtension().lastPathComponent.lowercased()
     let image = try MachineStarting.image(of: saved)
-    for record in try SavedMachines.prepare(registry, saved, named: [wanted], image: image) {
+    if newIdentity, saved.isOff || image == nil {
+      throw CommandFailure(
+        .unavailable,
+        "--new-identity: only a system of an image that was saved while it ran can be given one; leave it out")
+    }
+    if !publish.isEmpty,
+      saved.configuration.network.map({ if case .tap = $0.attachment { true } else { false } }) ?? true
+    {
+      throw CommandFailure(.unavailable, "-p: the saved machine isn't on a user network, which has ports to forward")
+    }
+    let records = try SavedMachines.prepare(registry, saved, named: [wanted], image: image, adjust: adjust)
+    for record in records where !saved.isOff {
       try MachineStarting.startNew(registry, record)
+      if newIdentity { try GuestIdentity.renew(registry, record) }
     }
     print(wanted)
+  }
+
+  private func adjust(_ configuration: inout VirtualMachineConfiguration) {
+    if case .user(let forwards)? = configuration.network?.attachment {
+      configuration.network?.attachment = .user(forwards: noPublish || !publish.isEmpty ? publish : forwards)
+      if newIdentity, let attachment = configuration.network?.attachment { configuration.network = .init(attachment) }
+    }
+    configuration.sharedFolders?.removeAll { folder in
+      var isFolder: ObjCBool = false
+      if FileManager.default.fileExists(atPath: folder.path, isDirectory: &isFolder), isFolder.boolValue {
+        return false
+      }
+      report("the shared folder '\(folder.path)' is gone; the machine goes on without it")
+      return true
+    }
   }
 }
 
@@ -67,6 +118,12 @@ struct CloneCommand: ParsableCommand {
       try MachineRegistry.checkName(name)
       if try registry.record(named: name) != nil { throw MachineRegistry.taken(name) }
     }
+    if case .tap(let interface)? = record.configuration.network?.attachment {
+      throw CommandFailure(
+        .unavailable,
+        "the machine '\(record.name)' is on the interface '\(interface)', which serves one machine; clone one on the "
+          + "user network")
+    }
     let place = registry.folder.appendingPathComponent("machines/.clone-\(MachineRecord.newIdentifier())").path
     // It is gone before this command is.
     let client = ControlClient(registry, record)
@@ -81,15 +138,26 @@ struct CloneCommand: ParsableCommand {
         configuration.network = .init(.user(forwards: []))
       }
     }
-    _ = try clones.mapConcurrently { clone in
-      try SavedMachines.passKeptCode(from: registry.folder(of: record), to: registry.folder(of: clone).keptCode)
-      try MachineStarting.startNew(registry, clone)
+    let started = try clones.mapConcurrently { clone in
+      Result {
+        try SavedMachines.passKeptCode(from: registry.folder(of: record), to: registry.folder(of: clone).keptCode)
+        try MachineStarting.startNew(registry, clone)
+      }
     }
+    // Those that run are whole, whatever becomes of the others.
+    var failures = started.compactMap(\.failure)
+    let running = zip(clones, started).filter { $0.1.failure == nil }.map(\.0)
     // Guests without an image have no agent that could change them.
     if !sameIdentity, record.image != nil {
-      _ = try clones.mapConcurrently { try GuestIdentity.renew(registry, $0) }
+      failures += try running.mapConcurrently { clone in Result { try GuestIdentity.renew(registry, clone) } }
+        .compactMap(\.failure)
     }
-    for name in wanted { print(name) }
+    for clone in running { print(clone.name) }
+    guard let first = failures.first else { return }
+    if failures.count == 1 { throw first }
+    throw MachineError(
+      (first as? MachineError)?.code ?? .software,
+      "\(failures.count) of \(clones.count) clones failed; the first: \(first)")
   }
 
   /// "web-1..50": a name that ends with a range of numbers.
@@ -136,7 +204,7 @@ struct SnapshotCommand: ParsableCommand {
   }
 
   struct Create: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Keeps the present state of a running machine.")
+    static let configuration = CommandConfiguration(abstract: "Keeps the present state of a machine.")
     @OptionGroup var machine: MachineName
     @Argument(help: "The snapshot's name.") var name: String
 
@@ -149,7 +217,7 @@ struct SnapshotCommand: ParsableCommand {
           "the machine '\(record.name)' has a snapshot '\(name)' already; delete it, or choose another name")
       }
       try registry.prepareSnapshots(of: record)
-      try ControlClient(registry, record).save(to: path)
+      try SaveCommand.save(registry, record, to: path)
     }
   }
 
@@ -186,7 +254,8 @@ struct SnapshotCommand: ParsableCommand {
 
   struct Revert: ParsableCommand {
     static let configuration = CommandConfiguration(
-      abstract: "Has a machine go on as it was, in the background. What it has become since is lost.")
+      abstract: "Has a machine go on as it was, in the background. What it has become since is lost.",
+      discussion: "One that was off is off again.")
     @OptionGroup var machine: MachineName
     @Argument(help: "The snapshot's name.") var name: String
 
@@ -196,7 +265,7 @@ struct SnapshotCommand: ParsableCommand {
       try saved.check()
       if registry.folder(of: record).isInUse { try ControlClient(registry, record).kill() }
       try SavedMachines.revert(registry, record, to: saved)
-      guard let reverted = try registry.record(identifier: record.identifier) else { return }
+      guard !saved.isOff, let reverted = try registry.record(identifier: record.identifier) else { return }
       try MachineStarting.start(registry, reverted)
     }
   }
@@ -210,5 +279,12 @@ struct SnapshotCommand: ParsableCommand {
       let (registry, record) = try machine.find()
       try SavedMachines.discard(try SnapshotCommand.find(registry, record, name))
     }
+  }
+}
+
+extension Result {
+  fileprivate var failure: Failure? {
+    if case .failure(let error) = self { return error }
+    return nil
   }
 }

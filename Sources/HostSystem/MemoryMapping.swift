@@ -37,15 +37,15 @@ public struct MemoryMapping: ~Copyable {
     madvise(base, count, 25)
   }
 
-  /// Shows a part of a file in place of what is mapped there. What is written there stays here. The file mustn't change
-  /// any more; nothing of it is read now. `offset` (the same in both) and `count` are multiples of the page size. Throws
-  /// `HostError`.
-  public func show(_ descriptor: Int32, offset: Int, count: Int) throws {
-    precondition(offset >= 0 && count > 0 && count <= self.count - offset, "within the mapping")
+  /// Shows a part of a file in place of what is mapped at `start`. What is written there stays here. The file mustn't
+  /// change any more; nothing of it is read now. `start`, `offset` (in the file) and `count` are multiples of the page
+  /// size. Throws `HostError`.
+  public func show(_ descriptor: Int32, at start: Int, offset: Int, count: Int) throws {
+    precondition(start >= 0 && count > 0 && count <= self.count - start, "within the mapping")
     let place = mmap(
-      base + offset, count, PROT_READ | PROT_WRITE, Int32(MAP_PRIVATE) | Int32(MAP_FIXED) | Int32(MAP_NORESERVE),
+      base + start, count, PROT_READ | PROT_WRITE, Int32(MAP_PRIVATE) | Int32(MAP_FIXED) | Int32(MAP_NORESERVE),
       descriptor, off_t(offset))
-    guard place == base + offset else { throw HostError.last("can't map a file") }
+    guard place == base + start else { throw HostError.last("can't map a file") }
   }
 
   /// Gives the pages of a range back to the host; they read as zeroes afterwards. Only the whole pages inside the range

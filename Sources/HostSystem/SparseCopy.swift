@@ -8,6 +8,8 @@ public enum SparseCopy {
   public static let chunkSize = 2 << 20
   /// Of a chunk that is all zero.
   public static let zeroChecksum: UInt32 = 0
+  /// Of any other, where none was asked for.
+  private static let absentChecksum: UInt32 = 1
 
   private static let blockSize = 4096
   private static let zeroes = [UInt8](repeating: 0, count: blockSize)
@@ -32,18 +34,44 @@ public enum SparseCopy {
   /// Writes `bytes` to the new file `descriptor` from `offset` on, without what is zero. Returns the chunks' checksums.
   /// Throws `HostError`.
   public static func write(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) throws -> [UInt32] {
-    guard ftruncate(descriptor, bytes.count) == 0 else { throw HostError.last("can't make room in a file") }
-    let source = UnsafeSendable(bytes)
-    return try Array(0..<chunks(of: bytes.count)).mapConcurrently { index in
-      let start = index * chunkSize
-      let end = min(start + chunkSize, source.value.count)
-      return try writeChunk(UnsafeRawBufferPointer(rebasing: source.value[start..<end]), to: descriptor, at: start)
+    try write(bytes, to: [descriptor], partSize: max(1, bytes.count), hasChecksums: true)[0]
+  }
+
+  /// Writes `bytes` to new files, of each part of `partSize` bytes one (a multiple of `chunkSize` where there are several),
+  /// without what is zero. Parts are written at the same time: the host lets one thread at a time write to a file. Returns
+  /// each part's chunks' checksums, which tell only what is zero where it `hasChecksums` not. Throws `HostError`.
+  public static func write(
+    _ bytes: UnsafeRawBufferPointer, to descriptors: [Int32], partSize: Int, hasChecksums: Bool
+  ) throws -> [[UInt32]] {
+    let parts = descriptors.indices.map { part in
+      UnsafeRawBufferPointer(
+        rebasing: bytes[min(part * partSize, bytes.count)..<min((part + 1) * partSize, bytes.count)])
     }
+    for (part, descriptor) in zip(parts, descriptors) {
+      guard ftruncate(descriptor, part.count) == 0 else { throw HostError.last("can't make room in a file") }
+    }
+    // One chunk of each part, then the next of each.
+    var places: [(part: Int, chunk: Int)] = []
+    for chunk in 0..<(parts.map { chunks(of: $0.count) }.max() ?? 0) {
+      for part in parts.indices where chunk < chunks(of: parts[part].count) { places.append((part, chunk)) }
+    }
+    let source = UnsafeSendable(parts)
+    let found = try places.mapConcurrently { place in
+      let start = place.chunk * chunkSize
+      let part = source.value[place.part]
+      return try writeChunk(
+        UnsafeRawBufferPointer(rebasing: part[start..<min(start + chunkSize, part.count)]),
+        to: descriptors[place.part], at: start, hasChecksum: hasChecksums)
+    }
+    var checksums = [[UInt32]](repeating: [], count: parts.count)
+    for (place, checksum) in zip(places, found) { checksums[place.part].append(checksum) }
+    return checksums
   }
 
   /// Returns its checksum.
-  private static func writeChunk(_ chunk: UnsafeRawBufferPointer, to descriptor: Int32, at start: Int) throws -> UInt32
-  {
+  private static func writeChunk(
+    _ chunk: UnsafeRawBufferPointer, to descriptor: Int32, at start: Int, hasChecksum: Bool
+  ) throws -> UInt32 {
     // From the first block that isn't zero to the next one that is.
     var run: Int?
     var hasContent = false
@@ -59,7 +87,8 @@ public enum SparseCopy {
           UnsafeRawBufferPointer(rebasing: chunk[begin..<min(offset, chunk.count)]), to: descriptor, at: start + begin)
       }
     }
-    return hasContent ? checksum(chunk) : zeroChecksum
+    if !hasContent { return zeroChecksum }
+    return hasChecksum ? checksum(chunk) : absentChecksum
   }
 
   private static func put(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32, at offset: Int) throws {
@@ -75,23 +104,34 @@ public enum SparseCopy {
   /// Copies the file `source` to the new file `target`, which shares its blocks where the file system can. Returns the
   /// chunks' checksums. Throws `HostError`.
   public static func copy(_ source: Int32, to target: Int32) throws -> [UInt32] {
-    let mapping = try FileMapping(source)
-    let bytes = mapping.bytes
-    if chost_share_blocks(target, source) == 0 {
-      return (0..<chunks(of: bytes.count)).map { index in
-        let start = index * chunkSize
-        let chunk = UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + chunkSize, bytes.count)])
-        return isZero(chunk) ? zeroChecksum : checksum(chunk)
-      }
+    let isShared = chost_share_blocks(target, source) == 0
+    return try FileMapping.withBytes(of: source) { isShared ? checksums(of: $0) : try write($0, to: target) }
+  }
+
+  /// The checksums of a file's chunks. Throws `HostError`.
+  public static func checksums(of descriptor: Int32) throws -> [UInt32] {
+    try FileMapping.withBytes(of: descriptor) { checksums(of: $0) }
+  }
+
+  private static func checksums(of bytes: UnsafeRawBufferPointer) -> [UInt32] {
+    (0..<chunks(of: bytes.count)).map { index in
+      let start = index * chunkSize
+      let chunk = UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + chunkSize, bytes.count)])
+      return isZero(chunk) ? zeroChecksum : checksum(chunk)
     }
-    return try write(bytes, to: target)
   }
 
   /// Whether a file is what these checksums were taken of. Looks at all of it, but for its holes.
   public static func agrees(_ descriptor: Int32, count: Int, _ checksums: [UInt32]) throws -> Bool {
-    let mapping = try FileMapping(descriptor)
-    guard mapping.bytes.count == count, checksums.count == chunks(of: count) else { return false }
-    let base = UnsafeSendable(mapping.bytes)
+    try FileMapping.withBytes(of: descriptor) { bytes in
+      bytes.count == count && agrees(bytes, descriptor, checksums)
+    }
+  }
+
+  private static func agrees(_ bytes: UnsafeRawBufferPointer, _ descriptor: Int32, _ checksums: [UInt32]) -> Bool {
+    let count = bytes.count
+    guard checksums.count == chunks(of: count) else { return false }
+    let base = UnsafeSendable(bytes)
     let failures = UnsafeSendable(UnsafeMutablePointer<Bool>.allocate(capacity: max(1, checksums.count)))
     defer { failures.value.deallocate() }
     failures.value.initialize(repeating: false, count: max(1, checksums.count))
@@ -126,6 +166,14 @@ public enum SparseCopy {
 /// A file of the host, mapped to be read.
 public final class FileMapping {
   public let bytes: UnsafeRawBufferPointer
+
+  /// Calls `body` with all that is in the file. Throws `HostError`, and what that throws.
+  static func withBytes<Result>(
+    of descriptor: Int32, _ body: (UnsafeRawBufferPointer) throws -> Result
+  ) throws -> Result {
+    let mapping = try FileMapping(descriptor)
+    return try withExtendedLifetime(mapping) { try body(mapping.bytes) }
+  }
 
   /// Maps all of it. Throws `HostError`.
   public init(_ descriptor: Int32) throws {

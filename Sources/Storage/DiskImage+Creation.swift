@@ -82,7 +82,7 @@ extension DiskImage {
   }
 
   /// Writes beside, makes it stable, renames.
-  private static func write(_ path: String, _ bytes: [UInt8], fileSize: UInt64) throws {
+  static func write(_ path: String, _ bytes: [UInt8], fileSize: UInt64) throws {
     let temporary = "\(path).\(UInt32.random(in: 0...UInt32.max)).new"
     let descriptor = chost_open(temporary, O_RDWR | O_CREAT | O_EXCL, 0o666)
     guard descriptor >= 0 else { throw DiskFile.failure("can't make \(path)") }

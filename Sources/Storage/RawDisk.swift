@@ -7,7 +7,7 @@ import Glibc
 final class RawDisk: BlockStorage {
   let byteCount: UInt64
   var isReadOnly: Bool { file.isReadOnly }
-  private let file: DiskFile
+  let file: DiskFile
   private let refusesForeignHeader: Bool
 
   /// `isProbed`: nobody said that the image is raw. Then a guest may not turn it into another format, whose backing

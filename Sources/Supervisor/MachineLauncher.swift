@@ -39,9 +39,8 @@ public enum MachineLauncher {
 
   /// Has what each machine's process would make for itself be there already. It must not make threads.
   private static func makeCommonThings() {
-    let configuration = VirtualMachineConfiguration(boot: .init())
     let record = MachineRecord(
-      identifier: MachineRecord.newIdentifier(), name: "none", image: nil, configuration: configuration,
+      identifier: MachineRecord.newIdentifier(), name: "none", image: "none", configuration: .example,
       isTemporary: true)
     let order = Order(folder: URL(fileURLWithPath: "/"), record: record, time: 0)
     if let bytes = try? JSONEncoder().encode(order) { _ = try? JSONDecoder().decode(Order.self, from: bytes) }

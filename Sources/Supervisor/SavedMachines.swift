@@ -5,7 +5,7 @@ import Yadori
 
 /// Machines that are made of saved ones: they share what they don't change with them, and with each other.
 public enum SavedMachines {
-  /// Makes machines that go on as the saved one, at their first start. They have the saved machine's files by links of
+  /// Makes machines that go on as the saved one, at their first start, or begin with its disks if it was off. They have the saved machine's files by links of
   /// their own as far as the file system lets that be, so it doesn't matter what becomes of the folder. Either all are
   /// made or none. Throws `MachineError`.
   ///
@@ -26,7 +26,9 @@ public enum SavedMachines {
       let configurations = try records.mapConcurrently { record in
         let folder = registry.folder(of: record)
         try folder.create()
-        return try place(saved, in: folder)
+        let staged = try stage(saved, in: folder)
+        try staged.show(in: folder)
+        return staged.configuration
       }
       for index in records.indices {
         records[index].configuration = configurations[index]
@@ -48,48 +50,77 @@ public enum SavedMachines {
       throw MachineError(.unavailable, "the machine '\(record.name)' runs; 'yadori kill \(record.name)' first")
     }
     try withExtendedLifetime(lock) {
-      let configuration = try place(saved, in: folder)
-      try registry.update(record.identifier) { $0.configuration = configuration }
+      let staged = try stage(saved, in: folder)
+      do {
+        // From here on it isn't any more what it was to go on as; between this and `show` it begins with the saved disks.
+        if FileManager.default.fileExists(atPath: folder.resumption) { try discard(folder.resumption) }
+        try registry.update(record.identifier) { $0.configuration = staged.configuration }
+      } catch {
+        try? FileManager.default.removeItem(at: staged.disks)
+        throw error
+      }
+      try staged.show(in: folder)
+      for disk in record.configuration.disks where !staged.configuration.disks.contains(where: { $0.path == disk.path })
+      {
+        // Its own, in its folder.
+        if disk.path.hasPrefix(folder.url.path + "/") { unlink(disk.path) }
+      }
+      for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.url.path)) ?? []
+      where name.hasPrefix(diskPrefix) && name != staged.disks.lastPathComponent {
+        try? FileManager.default.removeItem(at: folder.url.appendingPathComponent(name))
+      }
     }
   }
 
-  /// Puts a saved machine's files into a machine's folder, in place of what is there. Returns what the machine is by then.
-  ///
-  /// Each disk is an overlay of the saved one. What the machine is to go on as comes last: without it, it starts with
-  /// the saved disks.
-  private static func place(
-    _ saved: SavedMachine, in folder: MachineFolder
-  ) throws -> VirtualMachineConfiguration {
-    let manager = FileManager.default
-    let bases = folder.url.appendingPathComponent("base-\(MachineRecord.newIdentifier())")
-    let earlier = ((try? manager.contentsOfDirectory(atPath: folder.url.path)) ?? []).filter { $0.hasPrefix("base-") }
-    try manager.createDirectory(at: bases, withIntermediateDirectories: false)
-    var configuration = saved.configuration
-    var disks = configuration.disks
-    if manager.fileExists(atPath: folder.resumption) { try discard(folder.resumption) }
-    for index in disks.indices where disks[index].path == saved.path + "/disk-\(index)" {
-      let base = bases.appendingPathComponent("disk-\(index)").path
-      try link(disks[index].path, base)
-      let overlay = index == 0 ? folder.disk : folder.url.appendingPathComponent("disk-\(index).qcow2").path
-      let beside = overlay + ".partial"
-      unlink(beside)
-      let information = try DiskImage.information(path: base)
-      try DiskImage.create(
-        path: beside, format: .qcow2, size: information.virtualSize, backing: (base, information.format))
-      guard rename(beside, overlay) == 0 else { throw HostError.last("can't write '\(overlay)'") }
-      disks[index].path = overlay
-      disks[index].format = "qcow2"
+  private static let diskPrefix = "base-"
+
+  /// What a machine needs to go on as a saved one, beside what it has.
+  private struct Staged {
+    let configuration: VirtualMachineConfiguration
+    /// The folder of its disks.
+    let disks: URL
+    /// What it is to go on as, under another name; nil: it was off.
+    let resumption: String?
+
+    /// The last step: without it, the machine begins with the saved disks.
+    func show(in folder: MachineFolder) throws {
+      guard let resumption else { return }
+      guard rename(resumption, folder.resumption) == 0 else {
+        throw HostError.last("can't write '\(folder.resumption)'")
+      }
     }
-    let partial = folder.resumption + ".partial"
-    try? manager.removeItem(atPath: partial)
-    try manager.createDirectory(atPath: partial, withIntermediateDirectories: false)
-    for file in ["machine", "memory"] { try link(saved.path + "/" + file, partial + "/" + file) }
-    guard rename(partial, folder.resumption) == 0 else { throw HostError.last("can't write '\(folder.resumption)'") }
-    for name in earlier { try? manager.removeItem(at: folder.url.appendingPathComponent(name)) }
-    configuration.disks = disks
-    // The one that was saved has its own.
-    if configuration.guestSocket != nil { configuration.guestSocket = folder.guestSocket }
-    return configuration
+  }
+
+  /// Puts a saved machine's files into a machine's folder, beside what is there: each disk is an overlay of the saved one.
+  private static func stage(_ saved: SavedMachine, in folder: MachineFolder) throws -> Staged {
+    let manager = FileManager.default
+    let place = folder.url.appendingPathComponent("\(diskPrefix)\(MachineRecord.newIdentifier())")
+    try manager.createDirectory(at: place, withIntermediateDirectories: false)
+    do {
+      var configuration = saved.configuration
+      for index in configuration.disks.indices where configuration.disks[index].path == saved.path + "/disk-\(index)" {
+        let base = place.appendingPathComponent("disk-\(index)").path
+        try link(configuration.disks[index].path, base)
+        let information = try DiskImage.information(path: base)
+        let overlay = place.appendingPathComponent("disk-\(index).qcow2").path
+        try DiskImage.create(
+          path: overlay, format: .qcow2, size: information.virtualSize, backing: (base, information.format))
+        configuration.disks[index].path = overlay
+        configuration.disks[index].format = "qcow2"
+        configuration.disks[index].base = base
+      }
+      // The one that was saved has its own.
+      if configuration.guestSocket != nil { configuration.guestSocket = folder.guestSocket }
+      if saved.isOff { return Staged(configuration: configuration, disks: place, resumption: nil) }
+      let resumption = folder.resumption + ".partial"
+      try? manager.removeItem(atPath: resumption)
+      try manager.createDirectory(atPath: resumption, withIntermediateDirectories: false)
+      for file in saved.stateFiles { try link(saved.path + "/" + file, resumption + "/" + file) }
+      return Staged(configuration: configuration, disks: place, resumption: resumption)
+    } catch {
+      try? manager.removeItem(at: place)
+      throw error
+    }
   }
 
   /// Gives a machine that doesn't run yet, or an image, the code that a machine's translators kept, in place of what it
@@ -120,9 +151,17 @@ public enum SavedMachines {
 
   /// Deletes a saved machine's folder, whose name is gone at once. Throws `HostError`.
   public static func discard(_ path: String) throws {
-    let beside = path + ".removed"
-    try? FileManager.default.removeItem(atPath: beside)
+    let url = URL(fileURLWithPath: path)
+    let folder = url.deletingLastPathComponent()
+    let beside = folder.appendingPathComponent("\(removedPrefix)\(MachineRecord.newIdentifier())").path
     guard rename(path, beside) == 0 else { throw HostError.last("can't remove '\(path)'") }
     try? FileManager.default.removeItem(atPath: beside)
+    // What processes that were killed at this have left.
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+    where name.hasPrefix(removedPrefix) {
+      try? FileManager.default.removeItem(at: folder.appendingPathComponent(name))
+    }
   }
+
+  private static let removedPrefix = ".removed-"
 }

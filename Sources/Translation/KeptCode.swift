@@ -124,41 +124,14 @@ package final class KeptCode: @unchecked Sendable {
     self.descriptor = descriptor
     self.trailer = trailer
     self.sources = UnsafeRawPointer(sources)
-    if Check.isNoted(descriptor) {
+    if DamageCheck.isNoted(descriptor) {
       isReady.store(true, ordering: .releasing)
     } else {
       checking = HostThread(name: "kept code") { [self] in
         guard agreesWithChecksum(), isWithinBounds() else { return }
-        Check.note(descriptor)
+        DamageCheck.note(descriptor)
         isReady.store(true, ordering: .releasing)
       }
-    }
-  }
-
-  /// A note at the file that its checksum was found right since the host was started: machines that begin with the same
-  /// code needn't each read all of it.
-  private enum Check {
-    private static let name = "user.yadori.checked"
-
-    /// Of the host's run and of the file as it is. Damage that nobody writes isn't seen in it.
-    private static func text(_ descriptor: Int32) -> [UInt8]? {
-      var status = stat()
-      var run = [UInt8](repeating: 0, count: 36)
-      let source = chost_open("/proc/sys/kernel/random/boot_id", O_RDONLY, 0)
-      defer { if source >= 0 { close(source) } }
-      guard source >= 0, read(source, &run, run.count) == run.count, fstat(descriptor, &status) == 0 else { return nil }
-      return run + Array(" \(status.st_size) \(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)".utf8)
-    }
-
-    static func isNoted(_ descriptor: Int32) -> Bool {
-      guard let text = text(descriptor) else { return false }
-      var found = [UInt8](repeating: 0, count: text.count + 1)
-      return fgetxattr(descriptor, name, &found, found.count) == text.count && found.dropLast() == text[...]
-    }
-
-    /// Where the file system has a place for it.
-    static func note(_ descriptor: Int32) {
-      if let text = text(descriptor) { _ = fsetxattr(descriptor, name, text, text.count, 0) }
     }
   }
 
@@ -373,7 +346,7 @@ package final class KeptCode: @unchecked Sendable {
       try writer.commit(isDurable: false)
       let descriptor = chost_open(path, O_RDONLY, 0)
       if descriptor >= 0 {
-        Check.note(descriptor)
+        DamageCheck.note(descriptor)
         close(descriptor)
       }
     }

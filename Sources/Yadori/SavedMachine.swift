@@ -2,28 +2,33 @@ import Bus
 import CHost
 import Foundation
 import HostSystem
+import Storage
 
 /// A machine in a folder, as it stood at one moment: what it is made of and its devices' states, its RAM, and the disks
 /// that it writes to.
 ///
-/// `machine` is text: a line with a format's name and version and the CRC-32C of what follows, then JSON. `memory` is the
-/// RAM, in which what is zero takes no space; `disk-N` are the disks. Each has a checksum for each part
-/// (`SparseCopy`). The folder is written beside and renamed, so it is there whole or not at all.
+/// `machine` is text: a line with a format's name and version and the CRC-32C of what follows, then JSON. `memory-N` are
+/// the RAM in parts of equal size, in which what is zero takes no space; `disk-N` are the disks. Each has a checksum for
+/// each piece (`SparseCopy`). A machine that was off has no RAM, and no devices' states. The folder is written beside and renamed, so it is there whole or not at all. Files that the
+/// disks show in part (an image's disk) stay where they are; the saved machine notes what they were.
 public struct SavedMachine {
   /// Raised at each change after which an older program couldn't read it.
-  static let version = 2
+  static let version = 3
   private static let name = "YADORI-MACHINE"
 
   struct Content: Codable {
     var file: String
     var byteCount: Int
-    /// A little-endian UInt32 for each part.
+    /// A little-endian UInt32 for each piece.
     var checksums: Data
+    /// False: they tell only which pieces are all zero.
+    var tellDamage: Bool
 
-    init(file: String, byteCount: Int, checksums: [UInt32]) {
+    init(file: String, byteCount: Int, checksums: [UInt32], tellDamage: Bool = true) {
       self.file = file
       self.byteCount = byteCount
       self.checksums = checksums.withUnsafeBytes { Data($0) }
+      self.tellDamage = tellDamage
     }
 
     var checksumList: [UInt32] {
@@ -33,35 +38,78 @@ public struct SavedMachine {
     }
   }
 
+  /// A file that isn't saved, and must be as it was.
+  struct Neighbour: Codable {
+    var path: String
+    var byteCount: Int64
+    /// Seconds and nanoseconds since 1970.
+    var modified: [Int64]
+
+    /// Nil: there is none.
+    init?(path: String) {
+      var status = stat()
+      guard stat(path, &status) == 0 else { return nil }
+      self.path = path
+      byteCount = Int64(status.st_size)
+      modified = [Int64(status.st_mtim.tv_sec), Int64(status.st_mtim.tv_nsec)]
+    }
+  }
+
   struct Manifest: Codable {
     /// Paths of disks that are saved, too, are relative.
     var configuration: VirtualMachineConfiguration
+    /// The extensions that the guest was told of.
+    var instructionSet: [String]
     /// The guest's clock, in ticks.
     var clock: UInt64
     var components: [EncodedState]
-    var memory: Content
+    var memory: [Content]
     var disks: [Content]
+    var neighbours: [Neighbour]
   }
 
   /// What is saved with the RAM.
   struct Parts {
     var configuration: VirtualMachineConfiguration
     var clock: UInt64
+    var instructionSet: [String]
     var components: [EncodedState]
-    /// Descriptors of the disks that are saved, too, by index.
-    var disks: [Int: Int32]
-    /// Whether RAM is to outlive a failure of the host, which takes most of the time. Disks do in any case: machines that
-    /// are made of the saved one go on using them.
+    /// The disks that are saved, too, by index.
+    var disks: [Int: Disk]
+    /// Whether RAM is to outlive a failure of the host, and damage to be found, which take most of the time. Disks do in
+    /// any case: machines that are made of the saved one go on using them.
     var isDurable: Bool
+
+    /// Where files are that the disk of this index names without a folder.
+    func folder(ofDisk index: Int) -> String {
+      URL(fileURLWithPath: configuration.disks[index].path).deletingLastPathComponent().path
+    }
+
+    enum Disk {
+      /// All that belongs to it is in the open file.
+      case file(Int32)
+      /// It has another file behind it, of this path, that belongs to it as well.
+      case chain(any BlockStorage, downTo: String)
+    }
+  }
+
+  /// Files of RAM: several can be written at the same time.
+  private static let memoryParts = 4
+
+  /// Bytes of RAM in each.
+  private static func partSize(of memorySize: UInt64) -> Int {
+    let chunks = (Int(memorySize) + SparseCopy.chunkSize - 1) / SparseCopy.chunkSize
+    return (chunks + memoryParts - 1) / memoryParts * SparseCopy.chunkSize
   }
 
   // MARK: writing
 
   /// Writes a folder `path`. What stands there is replaced where it is a saved machine. Nothing changes meanwhile.
   /// Throws `MachineError`.
-  static func write(_ parts: Parts, memory: GuestMemory, to path: String) throws {
+  static func write(_ parts: Parts, memory: GuestMemory?, to path: String) throws {
     let manager = FileManager.default
     let url = URL(fileURLWithPath: path)
+    removeAbandoned(beside: url)
     if manager.fileExists(atPath: path), !isSavedMachine(path) {
       throw MachineError(.cannotCreate, "'\(path)' is there already, and isn't a saved machine; choose another name")
     }
@@ -85,6 +133,22 @@ public struct SavedMachine {
     }
   }
 
+  /// What killed processes left half-written of a saved machine of this name an hour ago or earlier.
+  private static func removeAbandoned(beside url: URL) {
+    let folder = url.deletingLastPathComponent()
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? [] {
+      let middle =
+        name.hasPrefix(".\(url.lastPathComponent).") && name.hasSuffix(".partial")
+        ? name.dropFirst(url.lastPathComponent.count + 2).dropLast(".partial".count) : ""
+      var status = stat()
+      let place = folder.appendingPathComponent(name)
+      guard UInt32(middle) != nil, stat(place.path, &status) == 0, time(nil) - status.st_mtim.tv_sec > 3600 else {
+        continue
+      }
+      try? FileManager.default.removeItem(at: place)
+    }
+  }
+
   private static func replace(_ path: String, by beside: URL) throws {
     guard FileManager.default.fileExists(atPath: path) else {
       guard rename(beside.path, path) == 0 else { throw HostError.last("can't rename the folder") }
@@ -95,34 +159,66 @@ public struct SavedMachine {
     try? FileManager.default.removeItem(at: beside)
   }
 
-  private static func fill(_ folder: URL, _ parts: Parts, _ memory: GuestMemory) throws {
-    func write(_ name: String, isDurable: Bool, _ body: (Int32) throws -> [UInt32]) throws -> Content {
+  private static func fill(_ folder: URL, _ parts: Parts, _ memory: GuestMemory?) throws {
+    func make(_ name: String, flags: Int32 = O_CREAT | O_EXCL) throws -> Int32 {
       let path = folder.appendingPathComponent(name).path
-      let descriptor = chost_open(path, O_RDWR | O_CREAT | O_EXCL, 0o600)
+      let descriptor = chost_open(path, O_RDWR | flags, 0o600)
       guard descriptor >= 0 else { throw HostError.last("can't make '\(path)'") }
-      defer { close(descriptor) }
-      let checksums = try body(descriptor)
+      return descriptor
+    }
+    func finish(_ name: String, _ descriptor: Int32, _ checksums: [UInt32], isDurable: Bool) throws -> Content {
       var status = stat()
       guard fstat(descriptor, &status) == 0, !isDurable || fsync(descriptor) == 0 else {
-        throw HostError.last("can't write '\(path)'")
+        throw HostError.last("can't write '\(folder.appendingPathComponent(name).path)'")
       }
-      return Content(file: name, byteCount: Int(status.st_size), checksums: checksums)
+      // As it was written; what becomes of it later is seen.
+      if isDurable { DamageCheck.note(descriptor) }
+      return Content(file: name, byteCount: Int(status.st_size), checksums: checksums, tellDamage: isDurable)
     }
-    let ram = UnsafeRawBufferPointer(start: memory.host, count: Int(memory.size))
-    let memoryContent = try write("memory", isDurable: parts.isDurable) { try SparseCopy.write(ram, to: $0) }
+    var descriptors: [Int32] = []
+    defer { for descriptor in descriptors { close(descriptor) } }
+    let ram = UnsafeRawBufferPointer(start: memory?.host, count: Int(memory?.size ?? 0))
+    let partSize = max(1, Self.partSize(of: memory?.size ?? 0))
+    let names = (0..<(ram.count + partSize - 1) / partSize).map { "memory-\($0)" }
+    for name in names { descriptors.append(try make(name)) }
+    let checksums = try SparseCopy.write(
+      ram, to: descriptors, partSize: partSize, hasChecksums: parts.isDurable)
+    let contents = try names.indices.map {
+      try finish(names[$0], descriptors[$0], checksums[$0], isDurable: parts.isDurable)
+    }
     var configuration = parts.configuration
     var disks: [Content] = []
-    for (index, source) in parts.disks.sorted(by: { $0.key < $1.key }) {
-      guard source >= 0 else {
-        throw HostError(code: EBADF, message: "can't read '\(configuration.disks[index].path)'")
-      }
+    var neighbours = configuration.disks.indices.filter { parts.disks[$0] == nil }.map { configuration.disks[$0].path }
+    for (index, disk) in parts.disks.sorted(by: { $0.key < $1.key }) {
       let name = "disk-\(index)"
-      disks.append(try write(name, isDurable: true) { try SparseCopy.copy(source, to: $0) })
+      let place = folder.appendingPathComponent(name).path
+      let descriptor: Int32
+      let checksums: [UInt32]
+      switch disk {
+      case .file(let source):
+        guard source >= 0 else {
+          throw HostError(code: EBADF, message: "can't read '\(configuration.disks[index].path)'")
+        }
+        descriptor = try make(name)
+        descriptors.append(descriptor)
+        checksums = try SparseCopy.copy(source, to: descriptor)
+      case .chain(let storage, let base):
+        try DiskImage.flatten(storage, downTo: base, to: place)
+        descriptor = try make(name, flags: 0)
+        descriptors.append(descriptor)
+        checksums = try SparseCopy.checksums(of: descriptor)
+      }
+      disks.append(try finish(name, descriptor, checksums, isDurable: true))
+      if let backing = try DiskImage.information(path: place).backingPath {
+        neighbours.append(backing.hasPrefix("/") ? backing : parts.folder(ofDisk: index) + "/" + backing)
+      }
       configuration.disks[index].path = name
+      configuration.disks[index].base = nil
     }
     let manifest = Manifest(
-      configuration: configuration, clock: parts.clock, components: parts.components, memory: memoryContent,
-      disks: disks)
+      configuration: configuration, instructionSet: parts.instructionSet, clock: parts.clock,
+      components: parts.components, memory: contents, disks: disks,
+      neighbours: neighbours.compactMap(Neighbour.init))
     let json = try JSONEncoder().encode(manifest)
     try AtomicFileWriter.write(
       Data("\(name) \(version) \(digest(json))\n".utf8) + json, to: folder.appendingPathComponent("machine").path,
@@ -140,8 +236,8 @@ public struct SavedMachine {
   let manifest: Manifest
 
   private static func isSavedMachine(_ path: String) -> Bool {
-    FileManager.default.fileExists(atPath: path + "/machine")
-      && FileManager.default.fileExists(atPath: path + "/memory")
+    FileHandle(forReadingAtPath: path + "/machine").flatMap { try? $0.read(upToCount: name.utf8.count) }
+      == Data(name.utf8)
   }
 
   /// Reads what it is; RAM and disks are looked at when they are needed. Throws `MachineError`.
@@ -183,28 +279,65 @@ public struct SavedMachine {
     return configuration
   }
 
-  /// Looks for damage in RAM and disks, all of which it reads. Throws `MachineError`.
+  /// Whether it was off: what is made of it begins as if it was switched on.
+  public var isOff: Bool { manifest.memory.isEmpty }
+
+  /// The names of its files in its folder, but for the disks'.
+  public var stateFiles: [String] { ["machine"] + manifest.memory.map(\.file) }
+
+  /// Looks for damage in RAM and disks, all of which it reads where nobody has since the host was started (`DamageCheck`),
+  /// and for files that it needs and that aren't as they were. Throws `MachineError`.
   public func check() throws {
-    for content in [manifest.memory] + manifest.disks {
+    for neighbour in manifest.neighbours {
+      let now = Neighbour(path: neighbour.path)
+      guard now?.byteCount == neighbour.byteCount, now?.modified == neighbour.modified else {
+        throw MachineError(
+          .data,
+          "the saved machine '\(path)' needs '\(neighbour.path)' as it was, which \(now == nil ? "is gone" : "has changed"); "
+            + "put it back")
+      }
+    }
+    for content in manifest.memory + manifest.disks {
       let descriptor = chost_open(path + "/" + content.file, O_RDONLY, 0)
       guard descriptor >= 0 else { throw Self.damaged(path) }
       defer { close(descriptor) }
+      if !content.tellDamage || DamageCheck.isNoted(descriptor) { continue }
       guard try SparseCopy.agrees(descriptor, count: content.byteCount, content.checksumList) else {
         throw Self.damaged(path)
       }
+      DamageCheck.note(descriptor)
     }
+  }
+
+  /// Throws `MachineError` where a machine of this program lacks instructions that the saved one had.
+  func check(instructionSet: [String]) throws {
+    let missing = manifest.instructionSet.filter { !instructionSet.contains($0) }
+    if missing.isEmpty { return }
+    throw MachineError(
+      .data,
+      "the saved machine '\(path)' has instructions that this program doesn't offer (\(missing.joined(separator: ", "))); "
+        + "restore it with the one that saved it")
   }
 
   /// Has RAM, which is zero, hold what was saved. The file may lose its name afterwards, but mustn't change.
   func restoreMemory(_ memory: GuestMemory) throws {
-    let checksums = manifest.memory.checksumList
-    let descriptor = chost_open(path + "/memory", O_RDONLY, 0)
+    let partSize = Self.partSize(of: memory.size)
+    guard manifest.memory.count == (Int(memory.size) + partSize - 1) / partSize else { throw Self.damaged(path) }
+    for (part, content) in manifest.memory.enumerated() {
+      let start = part * partSize
+      try restore(content, to: memory, at: start, count: min(partSize, Int(memory.size) - start))
+    }
+  }
+
+  private func restore(_ content: Content, to memory: GuestMemory, at start: Int, count: Int) throws {
+    let checksums = content.checksumList
+    let descriptor = chost_open(path + "/" + content.file, O_RDONLY, 0)
     guard descriptor >= 0 else { throw Self.damaged(path) }
     defer { close(descriptor) }
     var status = stat()
     let size = SparseCopy.chunkSize
-    guard fstat(descriptor, &status) == 0, Int(status.st_size) == Int(memory.size),
-      manifest.memory.byteCount == Int(memory.size), checksums.count == (Int(memory.size) + size - 1) / size
+    guard fstat(descriptor, &status) == 0, Int(status.st_size) == count, content.byteCount == count,
+      checksums.count == (count + size - 1) / size
     else { throw Self.damaged(path) }
     // What is all zero stays memory of its own, that the host may give in large pages.
     var index = 0
@@ -212,8 +345,9 @@ public struct SavedMachine {
       let first = index
       while index < checksums.count, checksums[index] != SparseCopy.zeroChecksum { index += 1 }
       if index > first {
-        let start = first * size
-        try memory.show(descriptor, offset: start, count: min(index * size, Int(memory.size)) - start)
+        let offset = first * size
+        try memory.show(
+          descriptor, at: start + offset, offset: offset, count: min(index * size, count) - offset)
       } else {
         index += 1
       }

@@ -6,6 +6,7 @@ import Hart
 import HostSystem
 import Network
 import Storage
+import Synchronization
 import Translation
 import Virtio
 
@@ -64,11 +65,20 @@ public final class VirtualMachine: @unchecked Sendable {
     }
   }
 
+  /// What it was made of.
   public let configuration: VirtualMachineConfiguration
+  private let changed: Mutex<VirtualMachineConfiguration>
+
+  /// What it is made of by now: `configuration`, with all that was changed since. Any thread.
+  public var currentConfiguration: VirtualMachineConfiguration {
+    var current = changed.withLock { $0 }
+    if let fileSystem { current.sharedFolders = fileSystem.sharedFolders }
+    return current
+  }
   private let board: Board
   private let disks: [any BlockStorage]
-  /// By index: a descriptor to read each disk's file by that the machine writes to; its path may lead nowhere by then.
-  private let diskFiles: [Int: Int32]
+  /// By index: the disks that the machine writes to; their paths may lead nowhere by then.
+  private let savedDisks: [Int: SavedMachine.Parts.Disk]
   private let stopBackends: () -> Void
   private var threads: HartThreads?
   private var profiler: Profiler?
@@ -92,14 +102,11 @@ public final class VirtualMachine: @unchecked Sendable {
 
   private init(assembling configuration: VirtualMachineConfiguration, console: any ConsoleBackend) throws {
     self.configuration = configuration
+    changed = Mutex(configuration)
     let assembly = try BoardAssembly(configuration, console: console)
     board = assembly.board
     disks = assembly.disks
-    var files: [Int: Int32] = [:]
-    for (index, disk) in configuration.disks.enumerated() where !disk.isReadOnly {
-      files[index] = open(disk.path, O_RDONLY | O_CLOEXEC)
-    }
-    diskFiles = files
+    savedDisks = try Self.savedDisks(configuration, disks)
     powerButton = assembly.powerButton
     network = assembly.userNetwork
     fileSystem = assembly.fileSystem
@@ -110,7 +117,44 @@ public final class VirtualMachine: @unchecked Sendable {
     board.onPowerEvent = { [weak self] event in self?.post(.power(event)) }
   }
 
-  deinit { for descriptor in diskFiles.values where descriptor >= 0 { close(descriptor) } }
+  /// How the disks are saved that it writes to, by index.
+  private static func savedDisks(
+    _ configuration: VirtualMachineConfiguration, _ disks: [any BlockStorage]
+  ) throws -> [Int: SavedMachine.Parts.Disk] {
+    var saved: [Int: SavedMachine.Parts.Disk] = [:]
+    for (index, disk) in configuration.disks.enumerated() where !disk.isReadOnly {
+      let backing = try DiskImage.information(path: disk.path).backingPath
+      if let base = disk.base {
+        saved[index] = .chain(disks[index], downTo: base)
+      } else if let backing, !backing.hasPrefix("/") {
+        // Elsewhere that name would lead elsewhere.
+        saved[index] = .chain(disks[index], downTo: disk.path)
+      } else {
+        saved[index] = .file(open(disk.path, O_RDONLY | O_CLOEXEC))
+      }
+    }
+    return saved
+  }
+
+  /// Saves a machine that is off, with the disks that it writes to, in a folder (see `SavedMachine`). Nobody uses the disks
+  /// meanwhile. Throws `MachineError`, and `StorageError` where a disk can't be read.
+  public static func saveStopped(_ configuration: VirtualMachineConfiguration, to path: String) throws {
+    let disks = try configuration.disks.map {
+      try DiskImage.open(
+        path: $0.path, readOnly: true, format: $0.format.flatMap(DiskFormat.init(rawValue:)))
+    }
+    defer { for disk in disks { try? disk.close() } }
+    let savedDisks = try savedDisks(configuration, disks)
+    defer { for case .file(let descriptor) in savedDisks.values where descriptor >= 0 { close(descriptor) } }
+    try SavedMachine.write(
+      SavedMachine.Parts(
+        configuration: configuration, clock: 0, instructionSet: [], components: [], disks: savedDisks, isDurable: true),
+      memory: nil, to: path)
+  }
+
+  deinit {
+    for case .file(let descriptor) in savedDisks.values where descriptor >= 0 { close(descriptor) }
+  }
 
   /// Builds a machine that goes on where the saved one in the folder stood. Disks that weren't saved with it must be as
   /// they were then.
@@ -129,6 +173,11 @@ public final class VirtualMachine: @unchecked Sendable {
     var configuration = saved.configuration
     adjust(&configuration)
     try self.init(assembling: configuration, console: console)
+    if saved.isOff {
+      board.boot()
+      return
+    }
+    try saved.check(instructionSet: board.configuration.describedInstructionSet.extensions)
     do {
       try saved.restoreMemory(board.memory)
       board.clock.set(saved.manifest.clock)
@@ -139,6 +188,7 @@ public final class VirtualMachine: @unchecked Sendable {
         }
         try keeper.restoreEncodedState(state)
       }
+      board.generationIdentifier.renew()
     } catch let error as StateError {
       throw MachineError(.data, "the saved machine '\(saved.path)' doesn't fit: \(error.message)")
     }
@@ -148,6 +198,7 @@ public final class VirtualMachine: @unchecked Sendable {
   package static func makeCommonThings() {
     let boot = BootDescription(firmware: .none, kernel: BootFile(name: "", contents: Data([0x6F, 0, 0, 0])))
     var devices: [any VirtioDevice] = [
+      VirtioBlock(storage: EmptyDisk(), serial: ""), VirtioSocket(path: "none"),
       VirtioNet(
         backend: UserNetwork(UserNetworkConfiguration(portForwards: [])), mac: .init(bytes: [2, 0, 0, 0, 0, 1])!),
       VirtioConsole(ports: [.init(backend: BufferConsole(), isConsole: true)]), VirtioEntropy(), VirtioInput(),
@@ -162,12 +213,24 @@ public final class VirtualMachine: @unchecked Sendable {
     // What is saved is read, too.
     let states = board.stateKeepers.compactMap { try? $0.encodedState() }
     let manifest = SavedMachine.Manifest(
-      configuration: VirtualMachineConfiguration(boot: .init()), clock: 0, components: states,
-      memory: SavedMachine.Content(file: "memory", byteCount: 0, checksums: [0]), disks: [])
+      configuration: .example, instructionSet: ["i"], clock: 0, components: states,
+      memory: [SavedMachine.Content(file: "memory-0", byteCount: 0, checksums: [0])], disks: [],
+      neighbours: [SavedMachine.Neighbour(path: "/")].compactMap(\.self))
     if let json = try? JSONEncoder().encode(manifest) {
       _ = try? JSONDecoder().decode(SavedMachine.Manifest.self, from: json)
     }
     for (keeper, state) in zip(board.stateKeepers, states) { try? keeper.restoreEncodedState(state) }
+  }
+
+  private final class EmptyDisk: BlockStorage {
+    let byteCount: UInt64 = 512
+    let isReadOnly = true
+    func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) {}
+    func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) {}
+    func flush() {}
+    func discard(at offset: UInt64, count: UInt64) {}
+    func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) {}
+    func close() {}
   }
 
   /// The memory between the program's symbols begin_signature and end_signature, one 32-bit hexadecimal word a line.
@@ -329,14 +392,15 @@ public final class VirtualMachine: @unchecked Sendable {
   private func write(to path: String, includesDisks: Bool, isDurable: Bool) throws {
     let disks = self.disks
     let board = self.board
-    let (configuration, diskFiles) = (self.configuration, self.diskFiles)
+    let (configuration, savedDisks) = (currentConfiguration, self.savedDisks)
     try board.loop.performAndWait {
       Result {
         for disk in disks where !disk.isReadOnly { try disk.flush() }
         let parts = SavedMachine.Parts(
           configuration: configuration, clock: board.clock.ticks(),
+          instructionSet: board.configuration.describedInstructionSet.extensions,
           components: try board.stateKeepers.map { try $0.encodedState() },
-          disks: includesDisks ? diskFiles : [:],
+          disks: includesDisks ? savedDisks : [:],
           isDurable: isDurable)
         try SavedMachine.write(parts, memory: board.memory, to: path)
       }
@@ -416,7 +480,8 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Saves the machine, with the disks that it writes to, in a folder (see `SavedMachine`), and has it go on. It stands
   /// still meanwhile. Throws `MachineError`. Any thread but its own, while it runs.
   ///
-  /// - Parameter isDurable: whether its RAM is to outlive a failure of the host, which takes most of the time; disks do.
+  /// - Parameter isDurable: whether its RAM is to outlive a failure of the host, and damage to be found, which take most
+  ///   of the time; disks do.
   public func save(to path: String, isDurable: Bool = true) throws {
     try performWhileStill { [unowned self] in try write(to: path, includesDisks: true, isDurable: isDurable) }
   }
@@ -438,17 +503,24 @@ public final class VirtualMachine: @unchecked Sendable {
   public func togglePause() { post(.togglePause) }
 
   /// Changes how many of the host's processors it may use; nil: all that others leave. Any thread.
-  public func setProcessorLimit(_ processors: Double?) { share.setLimit(processors) }
+  public func setProcessorLimit(_ processors: Double?) {
+    share.setLimit(processors)
+    changed.withLock { $0.processorLimit = processors }
+  }
 
   /// Changes its weight against other machines (100 is usual). Throws `MachineError` where the host doesn't let it. Any
   /// thread.
-  public func setProcessorWeight(_ weight: Int) throws { try ProcessorShare.setWeight(weight) }
+  public func setProcessorWeight(_ weight: Int) throws {
+    try ProcessorShare.setWeight(weight)
+    changed.withLock { $0.processorWeight = weight }
+  }
 
   /// Has all of this process run on these of the host's processors from now on; nil: on all. Throws `MachineError` where
   /// the host doesn't let it. Any thread.
   public func pin(to processors: [Int]?) throws {
     do {
       try HostResources.pin(to: processors)
+      changed.withLock { $0.pinnedProcessors = processors }
     } catch let error as HostError {
       throw MachineError(.permission, error.message)
     }
@@ -457,19 +529,31 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Forwards a port of the host to the guest from now on, as "2222:22". Throws `NetworkError`, and `MachineError` where
   /// the machine isn't on the user network. Any thread, while it runs.
   public func publish(_ forward: String) throws {
-    let forward = try PortForward(parsing: forward)
+    let parsed = try PortForward(parsing: forward)
     guard let network else {
       throw MachineError(.unavailable, "it isn't on a user network, which is what has ports to forward")
     }
-    try board.loop.performAndWait { Result { try network.add(forward) } }.get()
+    try board.loop.performAndWait { Result { try network.add(parsed) } }.get()
+    changeForwards { $0.append(forward) }
+  }
+
+  private func changeForwards(_ body: (inout [String]) -> Void) {
+    changed.withLock { changed in
+      guard case .user(var forwards)? = changed.network?.attachment else { return }
+      body(&forwards)
+      changed.network?.attachment = .user(forwards: forwards)
+    }
   }
 
   /// Stops forwarding the host's port of this forward; connections that stand go on. False: it isn't forwarded. Throws
   /// `NetworkError`. Any thread, while it runs.
   public func stopPublishing(_ forward: String) throws -> Bool {
-    let forward = try PortForward(parsing: forward)
-    guard let network else { return false }
-    return board.loop.performAndWait { network.remove(forward) }
+    let parsed = try PortForward(parsing: forward)
+    guard let network, board.loop.performAndWait({ network.remove(parsed) }) else { return false }
+    changeForwards { forwards in
+      forwards.removeAll { (try? PortForward(parsing: $0))?.sharesPort(with: parsed) == true }
+    }
+    return true
   }
 
   /// Shares a folder of the host with the guest from now on, in place of another one of that name. Throws `MachineError`

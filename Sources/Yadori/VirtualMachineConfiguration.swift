@@ -84,6 +84,9 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     public var isReadOnly: Bool
     /// At most 20 bytes, what the guest reads as the disk's serial number.
     public var serial: String
+    /// The path of a file among those behind it, down to which all belongs to the disk and is saved with it; nil: only
+    /// its own file does.
+    public var base: String?
 
     public init(path: String, format: String? = nil, isReadOnly: Bool = false, serial: String = "") {
       self.path = path
@@ -134,6 +137,23 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     self.virtualAddressBits = virtualAddressBits
     self.engine = engine
   }
+
+  /// One with something in each place: what is needed to read it is made with it.
+  package static let example: Self = {
+    var example = Self(
+      boot: .init(firmware: .file(path: "f"), kernel: "k", initialRAMDisk: "i", commandLine: "c", deviceTree: "d"),
+      disks: [.init(path: "p", format: "raw", serial: "s")], network: .init(.user(forwards: ["22:22"])),
+      transport: .pci, engine: .interpreter)
+    example.keptCode = ["k"]
+    example.hasPowerButton = true
+    example.guestSocket = "s"
+    example.sharedFolders = [.init(name: "n", path: "p", target: "t")]
+    example.hasBalloon = true
+    example.processorLimit = 1
+    example.processorWeight = 100
+    example.pinnedProcessors = [0]
+    return example
+  }()
 
   /// Throws `MachineError` where this host, or any, can't run such a machine. Its files aren't looked at.
   public func check() throws {

@@ -200,3 +200,21 @@ import Testing
 extension CFIFlash {
   static var lastWord: UInt64 { UInt64(byteCount) - 4 }
 }
+
+@Suite("Generation identifier") struct GenerationIdentifierTests {
+  @Test func changesAndTellsTheGuest() throws {
+    let line = RecordedLine()
+    let identifier = GenerationIdentifier(interrupt: line.line)
+    func bytes() -> [UInt64] { (0..<16).map { identifier.read(offset: $0, width: 1) } }
+    let first = bytes()
+    let words = [0, 8].map { identifier.read(offset: $0, width: 8) }
+    #expect(first == (0..<16).map { words[$0 / 8] >> UInt64($0 % 8 * 8) & 0xFF })
+    #expect(identifier.read(offset: 4, width: 4) == words[0] >> 32)
+    #expect(identifier.read(offset: 16, width: 8) == 0)
+    identifier.write(offset: 0, width: 8, value: ~words[0])
+    #expect(bytes() == first && line.rises == 0)
+    identifier.renew()
+    #expect(bytes() != first)
+    #expect(line.rises == 1 && !line.level)
+  }
+}

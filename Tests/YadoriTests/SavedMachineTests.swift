@@ -79,15 +79,15 @@ import Yadori
     }
     #expect(try refusal(Data("YADORI".utf8)).contains("isn't a saved machine"))
     let text = String(decoding: good.prefix(40), as: UTF8.self)
-    #expect(try refusal(Data(text.replacing("MACHINE 2", with: "MACHINE 99").utf8)).contains("version 99"))
+    #expect(try refusal(Data(text.replacing("MACHINE 3", with: "MACHINE 99").utf8)).contains("version 99"))
     #expect(try refusal(good.prefix(good.count - 20)).contains("damaged"))
     var changed = good
     changed[good.count - 40] ^= 0x10
     #expect(try refusal(changed).contains("damaged"))
     try good.write(to: machineFile)
     // A byte of RAM, in a part that was all zero.
-    let memory = try FileHandle(forUpdating: URL(fileURLWithPath: path + "/memory"))
-    try memory.seek(toOffset: 40 << 20)
+    let memory = try FileHandle(forUpdating: URL(fileURLWithPath: path + "/memory-2"))
+    try memory.seek(toOffset: 8 << 20)
     try memory.write(contentsOf: [1])
     try memory.close()
     let error = #expect(throws: MachineError.self) { try SavedMachine(path: path).check() }

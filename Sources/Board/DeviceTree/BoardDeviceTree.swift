@@ -93,7 +93,8 @@ package struct BoardDeviceTree {
       soc.set("#size-cells", 2)
       soc.set("compatible", "simple-bus")
       soc.set("ranges")
-      soc.children = [test(), realTimeClock(), clint(), plic(), serial()] + virtioSlots.map(virtio) + [pci()]
+      soc.children =
+        [test(), realTimeClock(), generationIdentifier(), clint(), plic(), serial()] + virtioSlots.map(virtio) + [pci()]
     }
     return DeviceTree(root: root)
   }
@@ -168,6 +169,12 @@ package struct BoardDeviceTree {
   private func realTimeClock() -> DeviceTree.Node {
     interrupting(
       device("rtc", MemoryMap.realTimeClock, "google,goldfish-rtc"), source: MemoryMap.Source.realTimeClock)
+  }
+
+  private func generationIdentifier() -> DeviceTree.Node {
+    interrupting(
+      device("rng", MemoryMap.generationIdentifier, "microsoft,vmgenid"),
+      source: MemoryMap.Source.generationIdentifier)
   }
 
   private func serial() -> DeviceTree.Node {
