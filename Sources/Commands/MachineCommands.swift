@@ -71,23 +71,31 @@ struct MachineName: ParsableArguments {
 
 /// The process of a machine in the background, which `MachineLauncher` makes of this one.
 public enum BackgroundMachine {
-  /// The verbs that start machines in the background.
-  private static let startingVerbs: Set = ["start", "restart", "restore", "clone", "snapshot", "autostart"]
-
   /// Gets ready for that where the command line says that it will be done. Before there is a second thread. In the process
   /// of a machine it runs that, and ends the process with it.
   public static func prepare() {
-    let all = CommandLine.arguments.dropFirst()
+    guard let isLikely = startsMachines(CommandLine.arguments.dropFirst()) else { return }
+    if MachineLauncher.prepare(isLikely: isLikely) { run() }
+  }
+
+  /// Whether a command line starts machines in the background: for certain (true) or perhaps; nil: it doesn't.
+  static func startsMachines(_ all: ArraySlice<String>) -> Bool? {
     let arguments = all.prefix { $0 != "--" }
-    guard let verb = arguments.first else { return }
-    // Short flags may stand together.
-    let starts =
-      startingVerbs.contains(verb)
-      || (verb == "run"
-        && arguments.contains { $0 == "--detach" || ($0.hasPrefix("-") && !$0.hasPrefix("--") && $0.contains("d")) })
-    // A machine for a command is this process's, but for the first, which brings the image's system up in another.
-    let mayStart = verb == "run" && arguments.count < all.count
-    if starts || mayStart, MachineLauncher.prepare(isLikely: starts) { run() }
+    func has(_ flag: String) -> Bool { arguments.contains { $0 == flag || $0.hasPrefix(flag + "=") } }
+    switch (arguments.first, arguments.dropFirst().first) {
+    case ("start", _), ("restart", _), ("restore", _), ("clone", _), ("snapshot", "revert"): return true
+    case ("image", "warm"): return has("--from") ? nil : true
+    case ("autostart", _): return has("--start-all") ? true : nil
+    case ("run", _):
+      // Short flags may stand together.
+      if has("--detach") || arguments.contains(where: { $0.hasPrefix("-") && !$0.hasPrefix("--") && $0.contains("d") })
+      {
+        return true
+      }
+      // A machine for a command is this process's, but for the first, which brings the image's system up in another.
+      return arguments.count < all.count ? false : nil
+    default: return nil
+    }
   }
 
   private static func run() -> Never {
