@@ -73,6 +73,7 @@ public enum MachineLauncher {
       _ = bytes.withUnsafeBytes { UnixSocket.sendAll($0, to: ends[0]) }
       shutdown(ends[0], Int32(SHUT_WR))
     }
+    // To the end: what couldn't run has let everything go by then, so whoever cleans up finds nothing in use.
     let report = String(decoding: readAll(ends[0]), as: UTF8.self)
     if report == ready {
       // Removed in the meantime: nobody would find it. A temporary one removes itself at its end.
@@ -82,8 +83,6 @@ public enum MachineLauncher {
       }
       return
     }
-    // It has said why, and is on its way out: whoever cleans up finds it gone.
-    while folder.isInUse { usleep(1000) }
     let words = report.split(separator: " ", maxSplits: 1)
     guard words.count == 2, let code = words.first.flatMap({ Int32($0) }).flatMap(MachineError.Code.init(rawValue:))
     else {
@@ -100,10 +99,12 @@ public enum MachineLauncher {
     return (MachineRegistry(whenUsed: order.folder), order.record, order.time)
   }
 
-  /// For the process that was started: says that the machine runs, or why not. Once.
+  /// For the process that was started: says that the machine runs, or why not. Once. Where it doesn't, its descriptors are
+  /// closed, and with them the machine's lock goes: the process can only end.
   public static func report(_ failure: (code: Int32, message: String)?) {
     let text = failure.map { "\($0.code) \($0.message)" } ?? ready
     _ = text.withCString { write(reportDescriptor, $0, strlen($0)) }
+    if failure != nil { chost_close_from(reportDescriptor + 1) }
     close(reportDescriptor)
   }
 
