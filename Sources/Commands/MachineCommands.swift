@@ -194,8 +194,23 @@ struct RestartCommand: ParsableCommand {
 
   func run() throws {
     try machines.forEach { registry, record in
-      if registry.folder(of: record).isInUse { try options.stop(registry, record) }
-      try MachineStarting.start(registry, record)
+      guard registry.folder(of: record).isInUse else { return try MachineStarting.start(registry, record) }
+      guard record.isTemporary else {
+        try options.stop(registry, record)
+        return try MachineStarting.start(registry, record)
+      }
+      // It mustn't go when it ends, till it runs again: until then it is as others are, whatever becomes of this process.
+      try registry.setTemporary(record.identifier, false)
+      do {
+        try options.stop(registry, record)
+      } catch {
+        try registry.setTemporary(record.identifier, true)
+        throw error
+      }
+      try MachineStarting.startNew(registry, record)
+      try registry.setTemporary(record.identifier, true)
+      // It may have ended again before that.
+      if !registry.folder(of: record).isInUse { try? registry.remove(record) }
     }
   }
 }

@@ -134,7 +134,8 @@ public final class MachineProcess: @unchecked Sendable {
   }
 
   private func finish(_ server: ControlServer, _ exitCode: Int32, _ words: String) {
-    if record.isTemporary {
+    // That may have changed meanwhile: one that is started again goes at its last end.
+    if (try? registry.record(identifier: record.identifier))?.isTemporary ?? record.isTemporary {
       try? registry.forget(record)
     } else {
       try? registry.update(record.identifier) {

@@ -166,6 +166,11 @@ public final class MachineRegistry: Sendable {
     }
   }
 
+  /// Whether a machine goes when it ends. Its process asks then.
+  public func setTemporary(_ identifier: String, _ isTemporary: Bool) throws {
+    try update(identifier) { $0.isTemporary = isTemporary }
+  }
+
   /// Throws `MachineError` where there is no such machine, or the new name is taken or none.
   public func rename(_ name: String, to newName: String) throws {
     try Self.checkName(newName)
