@@ -27,13 +27,13 @@ struct RunCommand: ParsableCommand {
   @Flag(name: [.customShort("d"), .long], help: "Run in the background; print the machine's name.")
   var detach = false
 
-  @Option(help: "The machine's name (the image's). A machine that is there goes on with its disk.")
+  @Option(help: "The machine's name (the image's). One that is there keeps its disk, and what no flag changes.")
   var name: String?
 
-  @Option(name: [.customShort("c"), .customLong("harts")], help: "Number of harts.")
-  var harts = 1
+  @Option(name: [.customShort("c"), .customLong("harts")], help: "Number of harts (1).")
+  var harts: Int?
 
-  @Option(name: [.short, .long], help: "RAM: 512M, 2G ...")
+  @Option(name: [.short, .long], help: "RAM: 512M, 2G ... (1G)")
   var memory: ByteCount?
 
   @OptionGroup var share: ShareOptions
@@ -83,8 +83,8 @@ struct RunCommand: ParsableCommand {
   @Option(help: "What devices are attached to: mmio or pci (pci for images, mmio otherwise).")
   var transport: Transport?
 
-  @Option(help: "The highest translation mode offered: sv39, sv48 or sv57 (which OpenJDK 21 refuses).")
-  var mmu: TranslationMode = .sv48
+  @Option(help: "The highest translation mode offered: sv39, sv48 (usual) or sv57 (which OpenJDK 21 refuses).")
+  var mmu: TranslationMode?
 
   @OptionGroup var engine: EngineOptions
 
@@ -311,13 +311,20 @@ struct RunCommand: ParsableCommand {
       var configuration = try self.configuration(
         image: isImage ? target : nil, folder: folder, before: record?.configuration)
       configuration.makePathsAbsolute()
-      let ready = MachineRecord(
-        identifier: identifier, name: wanted, image: isImage ? target : nil, configuration: configuration,
-        created: record?.created ?? Date(), isTemporary: temporary)
+      var ready =
+        record
+        ?? MachineRecord(
+          identifier: identifier, name: wanted, image: isImage ? target : nil, configuration: configuration,
+          isTemporary: temporary)
+      ready.configuration = configuration
+      ready.isTemporary = temporary
       if record == nil {
         try registry.add(ready)
       } else {
-        try registry.update(identifier) { $0.configuration = configuration }
+        try registry.update(identifier) {
+          $0.configuration = configuration
+          $0.isTemporary = temporary
+        }
       }
       return Plan(
         configuration: configuration, registered: Registered(registry: registry, record: ready, isNew: isNew))
@@ -357,11 +364,13 @@ struct RunCommand: ParsableCommand {
   private func configuration(
     image: String?, folder: MachineFolder?, before: VirtualMachineConfiguration?
   ) throws -> VirtualMachineConfiguration {
-    var configuration = VirtualMachineConfiguration(boot: .init())
-    configuration.hartCount = harts
-    configuration.virtualAddressBits = mmu.bits
-    configuration.engine = try engine.choice()
-    configuration.boot.commandLine = append
+    // A machine that is there keeps what isn't said, but for what it boots: that is always said.
+    var configuration = before ?? VirtualMachineConfiguration(boot: .init())
+    configuration.boot = .init()
+    if let harts { configuration.hartCount = harts }
+    if let mmu { configuration.virtualAddressBits = mmu.bits }
+    if let engine = try engine.choice() { configuration.engine = engine }
+    configuration.boot.commandLine = append ?? (image == nil ? before?.boot.commandLine : nil)
     configuration.boot.initialRAMDisk = initrd
     configuration.boot.kernel = kernel
     configuration.boot.deviceTree = dtb
@@ -370,14 +379,17 @@ struct RunCommand: ParsableCommand {
     case "none": configuration.boot.firmware = .none
     case let path?: configuration.boot.firmware = .file(path: path)
     }
-    var network = try net.map { try NetworkChoice(parsing: $0) }
     if let target {
       guard kernel == nil, firmware == nil || firmware == "none" else {
         throw CommandFailure(.usage, "give '\(target)' or --kernel and --firmware, not both")
       }
       if let image {
+        // The first is the image's, where that has one.
+        let earlier = configuration.disks
+        configuration.disks = []
         try configuration.use(image: image, in: folder, diskSize: diskSize?.bytes, append: append, mirror: mirror)
-        network = network ?? .user
+        if before != nil, append == nil { configuration.boot.commandLine = before?.boot.commandLine }
+        if disk.isEmpty { configuration.disks += earlier.dropFirst(configuration.disks.count) }
         // Those of a machine that is there stay, but for others in the same places.
         let folders = try shares.map { try $0.folder() }
         let names = Set(folders.map(\.name))
@@ -395,30 +407,57 @@ struct RunCommand: ParsableCommand {
     if image == nil, !shares.isEmpty {
       throw CommandFailure(.usage, "--share is for machines of images, whose agent mounts the folder; name an image")
     }
+    if image != nil { configuration.transport = before?.transport ?? .pci }
     if let transport { configuration.transport = transport == .pci ? .pci : .mmio }
+    if image == nil, !disk.isEmpty { configuration.disks = [] }
     configuration.disks += disk.map {
       .init(path: $0.path, format: $0.format, isReadOnly: $0.isReadOnly, serial: $0.serial)
     }
     if let memory { configuration.memorySize = memory.bytes }
-    configuration.processorLimit = before?.processorLimit
-    configuration.processorWeight = before?.processorWeight
-    configuration.pinnedProcessors = before?.pinnedProcessors
     share.apply(to: &configuration)
     // One in the background may have others beside it.
     if detach, image != nil { configuration.hasBalloon = true }
     // Whoever starts a machine with firmware in the background wants to stop it. Others keep the devices that they had.
     if detach, configuration.boot.firmware != .none { configuration.hasPowerButton = true }
-    switch network {
+    configuration.network = try self.network(before: before, isUsual: image != nil)
+    return configuration
+  }
+
+  /// The network card. Forwards of a machine that is there stay, but for others of the same ports.
+  private func network(
+    before: VirtualMachineConfiguration?, isUsual: Bool
+  ) throws -> VirtualMachineConfiguration.Network? {
+    let earlier = before?.network
+    let wanted: NetworkChoice? =
+      if let net {
+        try NetworkChoice(parsing: net)
+      } else if before == nil {
+        isUsual ? .user : nil
+      } else {
+        switch earlier?.attachment {
+        case nil: nil
+        case .user?: .user
+        case .tap(let name)?: .tap(name: name)
+        }
+      }
+    let added = try publish.map { try PortForward(parsing: $0) }
+    switch wanted {
     case nil, .none?:
       guard publish.isEmpty else { throw CommandFailure(.usage, "-p needs --net user") }
+      return nil
     case .user?:
-      for forward in publish { _ = try PortForward(parsing: forward) }
-      configuration.network = .init(.user(forwards: publish), address: before?.network?.address)
+      var forwards: [String] = []
+      if case .user(let all)? = earlier?.attachment {
+        forwards = all.filter { text in
+          guard let forward = try? PortForward(parsing: text) else { return false }
+          return !added.contains { $0.sharesPort(with: forward) }
+        }
+      }
+      return .init(.user(forwards: forwards + publish), address: earlier?.address)
     case .tap(let name)?:
       guard publish.isEmpty else { throw CommandFailure(.usage, "-p needs --net user; a TAP network has no forwards") }
-      configuration.network = .init(.tap(name: name), address: before?.network?.address)
+      return .init(.tap(name: name), address: earlier?.address)
     }
-    return configuration
   }
 
   /// Whether the target is a file (an ELF program), not the name of an image.
