@@ -19,6 +19,8 @@ public struct HostStartUnit {
   /// Writes the unit, which calls `program` with the arguments `start` or `stop`. `home`: YADORI_HOME, where it is set.
   /// Throws `HostError`.
   public func write(program: String, start: [String], stop: [String], home: String?) throws {
+    // Where the command fails some machines didn't start, and the journal has why. To systemd that is no failure ('-'), else
+    // it would end those that did.
     let environment = home.map { "Environment=\(Self.quoted("YADORI_HOME=" + $0))\n" } ?? ""
     let text = """
       [Unit]
@@ -27,7 +29,7 @@ public struct HostStartUnit {
       [Service]
       Type=oneshot
       RemainAfterExit=yes
-      \(environment)ExecStart=\(([program] + start).map(Self.quoted).joined(separator: " "))
+      \(environment)ExecStart=-\(([program] + start).map(Self.quoted).joined(separator: " "))
       ExecStop=\(([program] + stop).map(Self.quoted).joined(separator: " "))
       TimeoutStopSec=120
 
