@@ -6,41 +6,6 @@ import Supervisor
 import Synchronization
 import Yadori
 
-/// What is said of a machine, for people and for programs.
-private struct MachineDescription: Codable {
-  var name: String
-  /// "running", "paused" or "stopped".
-  var state: String
-  var identifier: String
-  var image: String?
-  var created: Date
-  var isTemporary: Bool
-  var startsWithHost: Bool
-  var folder: String
-  var configuration: VirtualMachineConfiguration
-  /// While it runs.
-  var status: MachineStatus?
-  /// Of its last run.
-  var exitCode: Int32?
-  var ending: String?
-
-  init(_ registry: MachineRegistry, _ record: MachineRecord) {
-    name = record.name
-    identifier = record.identifier
-    image = record.image
-    created = record.created
-    isTemporary = record.isTemporary
-    startsWithHost = record.startsWithHost
-    folder = registry.folder(of: record).url.path
-    configuration = record.configuration
-    exitCode = record.exitCode
-    ending = record.ending
-    let isInUse = registry.folder(of: record).isInUse
-    status = isInUse ? try? ControlClient(registry, record).status() : nil
-    state = status?.state.rawValue ?? (isInUse ? "running" : "stopped")
-  }
-}
-
 struct ListCommand: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "list", abstract: "Lists the machines of this host.")
 
@@ -65,14 +30,26 @@ struct ListCommand: ParsableCommand {
 
 struct InspectCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "inspect", abstract: "Shows all that is known of machines, as JSON.")
+    commandName: "inspect", abstract: "Shows all that is known of machines.")
 
   @OptionGroup var machines: MachineNames
 
+  @Flag(help: "Write JSON.")
+  var json = false
+
   func run() throws {
     var descriptions: [MachineDescription] = []
-    try machines.forEach { descriptions.append(MachineDescription($0, $1)) }
-    try Output.writeJSON(descriptions)
+    let result = Result { try machines.forEach { descriptions.append(MachineDescription($0, $1)) } }
+    // Those that there are, whatever became of the others.
+    if json {
+      if (try? result.get()) != nil || !descriptions.isEmpty { try Output.writeJSON(descriptions) }
+    } else {
+      for (index, description) in descriptions.enumerated() {
+        if index > 0 { print() }
+        Output.writeFields(description.fields)
+      }
+    }
+    try result.get()
   }
 }
 

@@ -9,6 +9,12 @@ enum Output {
     }
   }
 
+  /// One a line: what is said, and what of it.
+  static func writeFields(_ fields: [(String, String)]) {
+    let width = fields.map(\.0.count).max() ?? 0
+    for (key, value) in fields { print("\(key.padding(to: width))  \(value)") }
+  }
+
   static func writeJSON(_ value: some Encodable) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]

@@ -11,7 +11,7 @@ import Testing
     defer { try? FileManager.default.removeItem(at: program.folder) }
     let outcome = try program.run("run", "-d", "--name", "web", "--kernel", program.kernel(), "-m", "64M")
     #expect(outcome.status == 0, "\(outcome.error)")
-    let text = try program.run("inspect", "web").output
+    let text = try program.run("inspect", "--json", "web").output
     let line = text.split(separator: "\n").first { $0.contains("\"process\"") } ?? ""
     let process = try #require(Int32(line.filter { $0.isNumber }))
     // Its own session, its name, and nothing of the command that started it.

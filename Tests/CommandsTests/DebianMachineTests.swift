@@ -73,7 +73,7 @@ struct DebianMachineTests {
     let look = """
       n=0; while [ $n -lt 300 ] && ! "$@" | grep -q '"memoryBytes" : 402653184'; do n=$((n + 1)); sleep 0.1; done; "$@"
       """
-    #expect(try yadori("inspect", "web", shell: look).contains("\"memoryBytes\" : 402653184"))
+    #expect(try yadori("inspect", "--json", "web", shell: look).contains("\"memoryBytes\" : 402653184"))
     try yadori("set", "web", "--harts", "2", "--memory", "512M")
     #expect(try yadori("exec", "web", "--", "nproc") == "2\n")
 

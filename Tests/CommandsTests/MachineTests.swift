@@ -16,12 +16,13 @@ import Testing
     var name: String
     var state: String
     var folder: String
+    var isTemporary: Bool
     var status: Status?
     var exitCode: Int32?
   }
 
   private func inspect(_ name: String) throws -> Description {
-    let outcome = try program.run("inspect", name)
+    let outcome = try program.run("inspect", "--json", name)
     #expect(outcome.status == 0, "\(outcome.error)")
     return try #require(try JSONDecoder().decode([Description].self, from: Data(outcome.output.utf8)).first)
   }
@@ -51,7 +52,8 @@ import Testing
     let written = try program.run("autostart", "--write-unit")
     #expect(written.status == 0 && written.error.contains("systemctl --user enable"))
     let unit = try String(contentsOfFile: String(written.output.dropLast()), encoding: .utf8)
-    #expect(unit.contains("ExecStart=\"\(program.path)\" \"autostart\" \"--start-all\"\n"))
+    // One that fails must not have systemd end the others.
+    #expect(unit.contains("ExecStart=-\"\(program.path)\" \"autostart\" \"--start-all\"\n"))
     #expect(unit.contains("Environment=\"YADORI_HOME=\(program.folder.path)\"\n"))
     try program.expectRefusal("autostart", "--off", code: 64, says: "which machines")
     try program.expectRefusal("autostart", "nobody", code: 66, says: "no machine 'nobody'")
@@ -90,6 +92,81 @@ import Testing
     try expectSuccess("remove", "--force", "site")
     try program.expectRefusal("inspect", "site", code: 66, says: "no machine 'site'")
     #expect(!FileManager.default.fileExists(atPath: ended.folder))
+  }
+
+  /// Of starts at the same time one starts the machine, and the others say that it runs; nobody waits for its end.
+  @Test func startsAtTheSameTime() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try start("web")
+    for _ in 0..<5 {
+      try expectSuccess("kill", "web")
+      let script = """
+        for i in 1 2 3 4 5 6; do { "$@" 2> "$0/error-$i"; echo $?; } & done; wait; cat "$0"/error-*; rm "$0"/error-*
+        """
+      let outcome = try program.run(["start", "web"], shell: script, seconds: 60)
+      let lines = outcome.output.split(separator: "\n")
+      #expect(lines.prefix(6).sorted() == ["0"] + [Substring](repeating: "69", count: 5), "\(outcome)")
+      #expect(lines.dropFirst(6).count == 5 && lines.dropFirst(6).allSatisfy { $0.contains("'web' runs already") })
+      #expect(try inspect("web").state == "running")
+    }
+    try expectSuccess("remove", "--force", "web")
+  }
+
+  /// It is there again, and goes when it ends, as before.
+  @Test func aTemporaryMachineIsRestarted() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    // Waits for a "q" on the UART, and ends the machine: it takes no notice of its power button.
+    let kernel = try program([
+      0x1000_02B7, 0x0052_C383, 0x0013_F393, 0xFE03_8CE3, 0x0002_CE03, 0x0710_0313, 0xFE6E_16E3, 0x0010_02B7,
+      0x0000_5337, 0x5553_0313, 0x0062_A023, 0x0000_006F,
+    ])
+    try expectSuccess("run", "-d", "--rm", "--name", "web", "--kernel", kernel, "-m", "64M")
+    let before = try inspect("web")
+    // It is asked to end when it has become one that stays.
+    let script = """
+      "$@" & n=0
+      until "$1" inspect --json web | grep -q '"isTemporary" : false' || [ $n -ge 200 ]; do n=$((n + 1)); sleep 0.05; done
+      printf q | "$1" console web; wait $!
+      """
+    let outcome = try program.run(["restart", "web"], shell: script)
+    #expect(outcome.status == 0, "\(outcome.error)")
+    let after = try inspect("web")
+    #expect(after.state == "running" && after.isTemporary && after.folder == before.folder)
+    #expect(after.status?.process != before.status?.process)
+    _ = try program.run(["console", "web"], shell: "printf q | \"$@\"")
+    _ = try program.run("wait", "web")
+    #expect(try program.run("list").output.contains("no machines"))
+    #expect(!FileManager.default.fileExists(atPath: after.folder))
+  }
+
+  /// What was set stays when the machine is run again, unless a flag says otherwise.
+  @Test func runKeepsWhatNoFlagChanges() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let kernel = try program.kernel()
+    func run(_ more: String...) throws {
+      let outcome = try program.run(["run", "-d", "--name", "web", "--kernel", kernel] + more)
+      #expect(outcome.status == 0, "\(outcome.error)")
+    }
+    let port = UInt16.random(in: 20_000..<30_000)
+    try run("-m", "64M", "--net", "user", "--append", "quiet")
+    try expectSuccess("publish", "web", "\(port):22")
+    try expectSuccess("kill", "web")
+    try expectSuccess("set", "web", "--harts", "3", "--memory", "96M", "--cpus", "0.5")
+    try run()
+    let kept = try program.run("inspect", "web").output
+    for words in ["3\n", "96M\n", "at most 0.50\n", "\(port):22\n", "quiet\n"] { #expect(kept.contains(words), "\(kept)") }
+    // Its last run's end isn't this one's.
+    let process = try #require(try inspect("web").status?.process)
+    #expect(kill(process, SIGKILL) == 0)
+    try program.expectRefusal("wait", "web", code: 69, says: "was killed")
+    #expect(try inspect("web").exitCode == nil)
+    try run("-c", "2", "-p", "\(port):23", "-p", "\(port + 1):80/udp")
+    let changed = try program.run("inspect", "web").output
+    for words in ["2\n", "96M\n", "\(port):23\n", "\(port + 1):80/udp\n"] {
+      #expect(changed.contains(words), "\(changed)")
+    }
+    #expect(!changed.contains("\(port):22\n"))
+    try expectSuccess("remove", "-f", "web")
   }
 
   /// Whatever becomes of the process, the machine is stopped and can be started.
@@ -167,6 +244,28 @@ import Testing
     try expectSuccess("kill", "web")
     try expectSuccess("start", "web")
     try expectSuccess("remove", "--force", "web")
+  }
+
+  /// For people by default, for programs on request.
+  @Test func inspectionIsForPeopleAndForPrograms() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try start("web")
+    try expectSuccess("set", "web", "--weight", "50")
+    let shown = try program.run("inspect", "web")
+    #expect(shown.status == 0, "\(shown.error)")
+    let fields = Dictionary(
+      shown.output.split(separator: "\n").map { line in
+        let parts = line.split(separator: " ", maxSplits: 1)
+        return (String(parts[0]), parts.dropFirst().first.map { $0.trimmingCharacters(in: .whitespaces) } ?? "")
+      }, uniquingKeysWith: { first, _ in first })
+    let process = try #require(try inspect("web").status?.process)
+    #expect(fields["Name"] == "web" && fields["Memory"] == "64M" && fields["Processors"] == "weight 50")
+    #expect(fields["State"]?.hasPrefix("running since ") == true)
+    #expect(fields["State"]?.hasSuffix("process \(process)") == true)
+    #expect(fields["Kernel"] == program["Image"] && fields["Ended"] == nil)
+    try expectSuccess("kill", "web")
+    #expect(try program.run("inspect", "web").output.contains("killed, exit code 137"))
+    try expectSuccess("remove", "web")
   }
 
   @Test func refusals() throws {

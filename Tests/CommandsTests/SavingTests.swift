@@ -273,7 +273,7 @@ import Testing
   }
 
   private func process(of name: String) throws -> String {
-    let text = try program.run("inspect", name).output
+    let text = try program.run("inspect", "--json", name).output
     let line = text.split(separator: "\n").first { $0.contains("\"process\"") } ?? ""
     let digits = line.filter(\.isNumber)
     try #require(!digits.isEmpty)

@@ -72,7 +72,7 @@ import Testing
         })
     }
     func process() throws -> Int32 {
-      let text = try program.run("inspect", "web").output
+      let text = try program.run("inspect", "--json", "web").output
       let line = text.split(separator: "\n").first { $0.contains("\"process\"") } ?? ""
       return try #require(Int32(line.filter { $0.isNumber }))
     }
