@@ -33,6 +33,13 @@ int chost_lock_file(int descriptor, int exclusive) {
     return fcntl(descriptor, F_OFD_SETLK, &lock);
 }
 
+int chost_wait_for_lock(int descriptor) {
+    struct flock lock = {0};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    return fcntl(descriptor, F_OFD_SETLKW, &lock);
+}
+
 void chost_close_from(int first) { close_range((unsigned)first, ~0U, 0); }
 
 int chost_is_locked(int descriptor) {

@@ -164,7 +164,7 @@ struct WarmImageCommand: ParsableCommand {
       return
     }
     let usual = try RunCommand.usualForCommands(image: name)
-    _ = try WarmMachine(registry, image: image, usual).make(training: command)
+    try WarmMachine(registry, image: image, usual).renew(training: command)
   }
 }
 

@@ -11,16 +11,16 @@ enum MachineStarting {
     try MachineRegistry(folder: ImageStore.standardFolder().deletingLastPathComponent())
   }
 
-  static func start(_ registry: MachineRegistry, _ record: MachineRecord) throws {
-    try MachineLauncher.start(registry, record)
+  static func start(_ registry: MachineRegistry, _ record: MachineRecord, endsWithThis: Bool = false) throws {
+    try MachineLauncher.start(registry, record, endsWithThis: endsWithThis)
   }
 }
 
 extension MachineStarting {
   /// Starts a machine that was just made; it goes where that fails.
-  static func startNew(_ registry: MachineRegistry, _ record: MachineRecord) throws {
+  static func startNew(_ registry: MachineRegistry, _ record: MachineRecord, endsWithThis: Bool = false) throws {
     do {
-      try start(registry, record)
+      try start(registry, record, endsWithThis: endsWithThis)
     } catch {
       try? registry.remove(record)
       throw error
@@ -107,6 +107,7 @@ public enum BackgroundMachine {
       Confinement.isolate(keepingNetwork: order.record.configuration.network != nil)
       let process = try MachineProcess(order.registry, order.record, startTime: order.time, isIsolated: true)
       let signals = CaughtSignals { _ in process.machine.stop() }
+      if order.endsWithStarter { MachineLauncher.whenStarterIsGone { process.machine.stop() } }
       let outcome = try process.run { MachineLauncher.report(nil) }
       signals.release()
       print("\(Date().formatted(.iso8601)) ended: \(outcome)")

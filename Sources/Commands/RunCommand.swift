@@ -185,7 +185,7 @@ struct RunCommand: ParsableCommand {
       throw CommandFailure(.usage, "\(flag) is for machines on a terminal; leave it or -d out")
     }
     guard let registered = try makePlan().registered else { preconditionFailure("-d registers its machine") }
-    try registered.first(MachineStarting.start)
+    try registered.first { try MachineStarting.start($0, $1) }
     print(registered.record.name)
   }
 
@@ -231,7 +231,7 @@ struct RunCommand: ParsableCommand {
       return (try machine.first { try MachineProcess($0, $1) }, record)
     }
     let (process, record) =
-      if let kept = warm.find(), let started = try? start(kept) { started } else { try start(try warm.make()) }
+      if let kept = warm.find(), let started = try? start(kept) { started } else { try warm.make(then: start) }
     let ending = Mutex<Result<VirtualMachine.Outcome, any Error>?>(nil)
     let runner = HostThread(name: "machine") {
       let result = Result { try process.run() }

@@ -44,9 +44,31 @@ struct WarmMachine {
     (try? FileManager.default.attributesOfItem(atPath: image.keptCode.path))?[.size] as? Int == 0
   }
 
-  /// Brings the system up, and keeps it, and the code that was made of its programs.
+  /// Uses the one that is kept, or makes one first: of commands that have none at the same time, one makes it for all.
+  func make<Result>(then use: (SavedMachine) throws -> Result) throws -> Result {
+    try whileNobodyElseMakesIt {
+      if let made = find(), let result = try? use(made) { return result }
+      return try use(try bringUp(training: []))
+    }
+  }
+
+  /// Brings the system up, and keeps it, and the code that was made of its programs, in place of what is kept.
   /// - Parameter command: what it does besides, for the code's sake.
-  func make(training command: [String] = []) throws -> SavedMachine {
+  func renew(training command: [String]) throws {
+    try whileNobodyElseMakesIt { _ = try bringUp(training: command) }
+  }
+
+  private func whileNobodyElseMakesIt<Result>(_ body: () throws -> Result) throws -> Result {
+    let lock = path + ".lock"
+    let descriptor = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+    guard descriptor >= 0 else { throw HostError.last("can't write '\(lock)'") }
+    // It goes with this process, however that ends.
+    defer { close(descriptor) }
+    guard HostFileLock.waitAndLock(descriptor) else { throw HostError.last("can't lock '\(lock)'") }
+    return try body()
+  }
+
+  private func bringUp(training command: [String]) throws -> SavedMachine {
     report("bringing the image '\(image.manifest.name)' up for the first command; later ones start from there")
     var record = MachineRecord(
       identifier: MachineRecord.newIdentifier(), name: "warm-\(MachineRecord.newIdentifier())",
@@ -67,7 +89,8 @@ struct WarmMachine {
       try? FileManager.default.removeItem(at: folder.url)
       throw error
     }
-    try MachineStarting.startNew(registry, record)
+    // Nobody would want it without this process.
+    try MachineStarting.startNew(registry, record, endsWithThis: true)
     let client = ControlClient(registry, record)
     defer { try? client.kill() }
     let shown = SharedFolder(name: Self.shareName, path: empty.path, target: Self.shareTarget)

@@ -28,6 +28,14 @@ public enum HostFileLock {
     chost_lock_file(descriptor, exclusive ? 1 : 0) == 0
   }
 
+  /// Takes it for writing as soon as nobody else holds it. False: it can't be had, as errno says.
+  public static func waitAndLock(_ descriptor: Int32) -> Bool {
+    while chost_wait_for_lock(descriptor) != 0 {
+      if errno != EINTR { return false }
+    }
+    return true
+  }
+
   /// Whether somebody else holds the lock, which isn't taken.
   public static func isHeld(_ descriptor: Int32) -> Bool { chost_is_locked(descriptor) == 1 }
 }

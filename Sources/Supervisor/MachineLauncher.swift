@@ -18,6 +18,8 @@ public enum MachineLauncher {
     var record: MachineRecord
     /// When it was started, on the monotonic clock, in nanoseconds.
     var time: UInt64
+    /// Whether it ends, as by pulling the plug, when the process has ended that starts it.
+    var endsWithStarter: Bool
   }
 
   /// The socket of the copy that copies itself for each machine; below zero: there is none.
@@ -42,7 +44,7 @@ public enum MachineLauncher {
     let record = MachineRecord(
       identifier: MachineRecord.newIdentifier(), name: "none", image: "none", configuration: .example,
       isTemporary: true)
-    let order = Order(folder: URL(fileURLWithPath: "/"), record: record, time: 0)
+    let order = Order(folder: URL(fileURLWithPath: "/"), record: record, time: 0, endsWithStarter: false)
     if let bytes = try? JSONEncoder().encode(order) { _ = try? JSONDecoder().decode(Order.self, from: bytes) }
     VirtualMachine.makeCommonThings()
     Confinement.tryIsolation()
@@ -50,7 +52,8 @@ public enum MachineLauncher {
 
   /// Starts it, and returns when it runs; `prepare` was called before. Throws the `MachineError` that the process gives as
   /// reason why not.
-  public static func start(_ registry: MachineRegistry, _ record: MachineRecord) throws {
+  /// - Parameter endsWithThis: whether it is pulled the plug of when this process ends, however that does.
+  public static func start(_ registry: MachineRegistry, _ record: MachineRecord, endsWithThis: Bool = false) throws {
     let folder = registry.folder(of: record)
     try folder.create()
     if folder.isInUse {
@@ -61,21 +64,23 @@ public enum MachineLauncher {
     guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
       throw HostError.last("can't make a pair of sockets")
     }
-    defer { close(ends[0]) }
+    var isKept = false
+    defer { if !isKept { close(ends[0]) } }
     do {
       defer { close(ends[1]) }
-      let order = Order(folder: registry.folder, record: record, time: MonotonicClock.nanoseconds())
+      let order = Order(
+        folder: registry.folder, record: record, time: MonotonicClock.nanoseconds(), endsWithStarter: endsWithThis)
       guard folder.processLog.withCString({ chost_send_descriptor(template, $0, strlen($0), ends[1]) }) > 0 else {
         throw HostError.last("can't make a process")
       }
-      let bytes = try JSONEncoder().encode(order)
+      let bytes = try JSONEncoder().encode(order) + [endOfMessage]
       // What ends at once says why in its log.
       _ = bytes.withUnsafeBytes { UnixSocket.sendAll($0, to: ends[0]) }
-      shutdown(ends[0], Int32(SHUT_WR))
     }
-    // To the end: what couldn't run has let everything go by then, so whoever cleans up finds nothing in use.
-    let report = String(decoding: readAll(ends[0]), as: UTF8.self)
+    let report = String(decoding: readMessage(ends[0]), as: UTF8.self)
     if report == ready {
+      // Its other end sees when it is closed.
+      isKept = endsWithThis
       // Removed in the meantime: nobody would find it. A temporary one removes itself at its end.
       if !record.isTemporary, try registry.record(identifier: record.identifier) == nil {
         try? ControlClient(registry, record).kill()
@@ -83,6 +88,8 @@ public enum MachineLauncher {
       }
       return
     }
+    // It lets everything go before it closes its end: whoever cleans up finds nothing in use.
+    while !readMessage(ends[0]).isEmpty {}
     let words = report.split(separator: " ", maxSplits: 1)
     guard words.count == 2, let code = words.first.flatMap({ Int32($0) }).flatMap(MachineError.Code.init(rawValue:))
     else {
@@ -92,23 +99,52 @@ public enum MachineLauncher {
     throw MachineError(code, String(words[1]))
   }
 
+  /// What a machine's process was told.
+  public struct Started {
+    public let registry: MachineRegistry
+    public let record: MachineRecord
+    /// When it was started, on the monotonic clock, in nanoseconds.
+    public let time: UInt64
+    /// See `whenStarterIsGone`.
+    public let endsWithStarter: Bool
+  }
+
   /// For the process that was started: what it is to run. Nil: nobody says.
-  public static func order() -> (registry: MachineRegistry, record: MachineRecord, time: UInt64)? {
-    guard let order = try? JSONDecoder().decode(Order.self, from: Data(readAll(reportDescriptor))) else { return nil }
+  public static func order() -> Started? {
+    guard let order = try? JSONDecoder().decode(Order.self, from: Data(readMessage(reportDescriptor))) else {
+      return nil
+    }
     chost_set_title(CommandLine.unsafeArgv, CommandLine.argc, "yadori machine \(order.record.name)")
-    return (MachineRegistry(whenUsed: order.folder), order.record, order.time)
+    return Started(
+      registry: MachineRegistry(whenUsed: order.folder), record: order.record, time: order.time,
+      endsWithStarter: order.endsWithStarter)
+  }
+
+  /// For the process that was started, where it is to end with its starter: calls `action` on a thread of its own when
+  /// that has ended. Before it reports.
+  public static func whenStarterIsGone(_ action: @escaping @Sendable () -> Void) {
+    let connection = chost_fcntl(reportDescriptor, F_DUPFD_CLOEXEC, Int(reportDescriptor) + 1)
+    Thread.detachNewThread {
+      // It says nothing more.
+      while !readMessage(connection).isEmpty {}
+      action()
+    }
   }
 
   /// For the process that was started: says that the machine runs, or why not. Once. Where it doesn't, its descriptors are
   /// closed, and with them the machine's lock goes: the process can only end.
   public static func report(_ failure: (code: Int32, message: String)?) {
-    let text = failure.map { "\($0.code) \($0.message)" } ?? ready
+    let text = (failure.map { "\($0.code) \($0.message)" } ?? ready) + "\n"
     _ = text.withCString { write(reportDescriptor, $0, strlen($0)) }
     if failure != nil { chost_close_from(reportDescriptor + 1) }
     close(reportDescriptor)
   }
 
-  private static func readAll(_ descriptor: Int32) -> [UInt8] {
+  /// Nothing follows one before the other side has heard an answer.
+  private static let endOfMessage = UInt8(ascii: "\n")
+
+  /// Reads a message, which comes without its end, or what there is where the other side has closed.
+  private static func readMessage(_ descriptor: Int32) -> [UInt8] {
     var bytes: [UInt8] = []
     var buffer = [UInt8](repeating: 0, count: 4096)
     while true {
@@ -116,6 +152,7 @@ public enum MachineLauncher {
       if count < 0, errno == EINTR { continue }
       if count <= 0 { return bytes }
       bytes += buffer[..<count]
+      if bytes.last == endOfMessage { return bytes.dropLast() }
     }
   }
 }

@@ -103,6 +103,20 @@ struct DebianMachineTests {
     try yadori("stop", "web")
     #expect(try yadori("list").contains("stopped"))
 
+    // The machine that brings the image up for the first command ends with it, however that ends.
+    for signal in ["KILL", "TERM"] {
+      let script = """
+        "$@" & p=$!; until "$1" list | grep -q '^warm-.*running'; do kill -0 $p || exit; sleep 0.1; done
+        kill -\(signal) $p; n=0
+        while "$1" list | grep -q '^warm-.*running' && [ $n -lt 100 ]; do n=$((n + 1)); sleep 0.1; done; "$1" list
+        """
+      #expect(try !yadori("run", "--rm", "debian", "--", "echo", "done", shell: script).contains("warm-"))
+    }
+    // Of two at the same time, one brings it up for both.
+    let both = try program.run(
+      ["run", "--rm", "debian", "--", "echo", "done"], shell: "\"$@\" & \"$@\"; wait", seconds: 600)
+    #expect(both.output == "done\ndone\n" && both.complaints.filter { $0.contains("bringing the image") }.count == 1)
+
     // A machine for one command, which sees where it was started.
     let here = "cd \"$YADORI_HOME/shared\" && exec \"$@\""
     #expect(

@@ -21,6 +21,9 @@ int chost_open(const char *path, int flags, unsigned mode);
 /// Returns 0, or -1 with errno (EAGAIN or EACCES when somebody else holds it). F_OFD_SETLK needs _GNU_SOURCE.
 int chost_lock_file(int descriptor, int exclusive);
 
+/// The same for writing, when nobody else holds it any more. -1 with errno on failure (EINTR).
+int chost_wait_for_lock(int descriptor);
+
 /// Closes all descriptors from this one on (close_range, which Swift's Glibc doesn't have).
 void chost_close_from(int first);
 
