@@ -144,6 +144,7 @@ struct StatsCommand: ParsableCommand {
     var instructionsPerSecond: Double
     var residentBytes: UInt64
     var privateBytes: UInt64?
+    var sharedBytes: UInt64?
     var seconds: Double
   }
 
@@ -169,6 +170,7 @@ struct StatsCommand: ParsableCommand {
             processorLimit: record.configuration.processorLimit,
             instructionsPerSecond: Double(status.instructions &- earlier.instructions) / seconds,
             residentBytes: status.residentBytes, privateBytes: status.privateBytes,
+            sharedBytes: status.sharedBytes,
             seconds: Date().timeIntervalSince(status.started))
         })
       before = now
@@ -189,12 +191,13 @@ struct StatsCommand: ParsableCommand {
     // Over what was shown before.
     if watch, isatty(STDOUT_FILENO) == 1 { print("\u{1B}[H\u{1B}[J", terminator: "") }
     Output.writeTable(
-      ["NAME", "STATE", "CPUS", "LIMIT", "MIPS", "MEMORY", "PRIVATE", "UP"],
+      ["NAME", "STATE", "CPUS", "LIMIT", "MIPS", "MEMORY", "PRIVATE", "SHARED", "UP"],
       usages.map { usage in
         [
           usage.name, usage.state.rawValue, usage.processors.formatted(2), usage.processorLimit?.formatted(2) ?? "-",
           (usage.instructionsPerSecond / 1e6).formatted(0), "\(usage.residentBytes >> 20)M",
-          usage.privateBytes.map { "\($0 >> 20)M" } ?? "-", "\(Int(usage.seconds))s",
+          usage.privateBytes.map { "\($0 >> 20)M" } ?? "-", usage.sharedBytes.map { "\($0 >> 20)M" } ?? "-",
+          "\(Int(usage.seconds))s",
         ]
       })
     fflush(nil)

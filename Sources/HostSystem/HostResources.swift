@@ -50,28 +50,37 @@ public enum HostResources {
   /// Memory, in bytes, that can be had now without swapping, within the control group's limit.
   public static var availableMemory: UInt64? { memory(fileSystemRoot: "").available }
 
-  /// Bytes of memory that are this process's alone; nil where the host doesn't say. What is mapped of a file and as that has
-  /// it (the program, a saved machine) is the host's cache, which others use, too, and which it may drop; see proc(5).
-  public static var privateMemory: UInt64? {
-    var (isFile, total, dirty) = (false, UInt64(0), UInt64(0))
-    let all = lines("/proc/self/smaps")
+  /// Bytes of memory that are this process's alone, and of what other processes have, too; nil where the host doesn't say.
+  /// What is mapped of a file and as that has it (the program, a saved machine) is the host's cache, which it may drop: that
+  /// is in neither, but where others use it now. See proc(5).
+  public static var memoryUse: (alone: UInt64, shared: UInt64)? {
+    memoryUse(in: lines("/proc/self/smaps"))
+  }
+
+  /// The same of what smaps says.
+  package static func memoryUse(in all: [Substring]) -> (alone: UInt64, shared: UInt64)? {
+    var (isFile, isShareable) = (false, false)
+    var (alone, shared, dirty) = (UInt64(0), UInt64(0), UInt64(0))
     for line in all {
       let words = line.split(separator: " ", maxSplits: 5)
       if words.count > 2, words[0].contains("-") {
         // 7f00-7f10 rw-p offset device inode path; memory without a file may have an inode, too.
-        isFile =
-          words.count > 5 && words[4] != "0" && !words[5].hasPrefix("/memfd:") && !words[5].hasPrefix("/dev/zero")
+        let hasFile = words.count > 5 && words[4] != "0"
+        isFile = hasFile && !words[5].hasPrefix("/memfd:") && !words[5].hasPrefix("/dev/zero")
+        // Else the other who has it is this process: it maps its code twice.
+        isShareable = isFile || !hasFile
         continue
       }
       guard words.count > 1, let kilobytes = UInt64(words[1]) else { continue }
       switch words[0] {
+      case "Shared_Clean:", "Shared_Dirty:": if isShareable { shared += kilobytes }
       case "Private_Dirty:": dirty = kilobytes
       // It stands behind.
-      case "Anonymous:": total += isFile ? min(dirty, kilobytes) : dirty
+      case "Anonymous:": alone += isFile ? min(dirty, kilobytes) : dirty
       default: break
       }
     }
-    return all.isEmpty ? nil : total << 10
+    return all.isEmpty ? nil : (alone << 10, shared << 10)
   }
 
   /// Bytes that this user could still write where a file is, or is to be; nil where the host doesn't say.

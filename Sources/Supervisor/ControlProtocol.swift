@@ -49,8 +49,8 @@ public struct MachineStatus: Codable, Sendable {
   public var instructions: UInt64
   /// Seconds of the host's processors that the process has used.
   public var processorSeconds: Double
-  /// Bytes of the host's memory that the process has in use, and how many of them are its own: neither shared with another
-  /// process nor as they are in a file.
+  /// Bytes of the host's memory that the process has in use; how many of them are its own (neither shared with another
+  /// process nor as they are in a file), and how many other processes have, too.
   public var residentBytes: UInt64
   /// Bytes of RAM that the guest has: less than it was made with where it was told to make do.
   public var memoryBytes: UInt64?
@@ -59,6 +59,7 @@ public struct MachineStatus: Codable, Sendable {
   public var hartsAtStart: Int?
   public var hasBalloon: Bool?
   public var privateBytes: UInt64?
+  public var sharedBytes: UInt64?
   /// Its guest has yet to come up and mount the shared folders.
   public var awaitsSharedFolders: Bool?
   /// What its process has given up, and what this host didn't let it.

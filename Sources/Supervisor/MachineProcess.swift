@@ -255,12 +255,13 @@ public final class MachineProcess: @unchecked Sendable {
     // Size and resident set in pages, proc(5).
     let statm = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
     let pages = statm.split(separator: " ").dropFirst().first.flatMap { UInt64($0) } ?? 0
+    let memory = HostResources.memoryUse
     return MachineStatus(
       state: machine.state == .paused ? .paused : .running, process: getpid(), started: started,
       instructions: machine.retiredInstructions, processorSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
       residentBytes: pages * UInt64(sysconf(Int32(_SC_PAGESIZE))), memoryBytes: machine.memoryInUse,
       memoryAtStart: machine.configuration.memorySize, hartsAtStart: machine.configuration.hartCount,
       hasBalloon: machine.configuration.hasBalloon,
-      privateBytes: HostResources.privateMemory)
+      privateBytes: memory?.alone, sharedBytes: memory?.shared)
   }
 }

@@ -20,6 +20,7 @@ import Testing
     var instructionsPerSecond: Double
     var residentBytes: UInt64
     var privateBytes: UInt64?
+    var sharedBytes: UInt64?
   }
 
   private func usages(_ arguments: String...) throws -> [Usage] {
@@ -57,6 +58,20 @@ import Testing
     #expect(try usages("--interval", "0.1").first?.processorLimit == 0.01)
     #expect(try program.run("list").output.contains("3      96M"))
     try expectSuccess("remove", "-f", "web")
+  }
+
+  /// What a clone hasn't changed it has with others, which is said.
+  @Test func whatIsSharedIsSaid() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try expectSuccess("run", "-d", "--name", "web", "--kernel", try program.kernel(), "-m", "64M")
+    try expectSuccess("clone", "web", "web-1..2")
+    for usage in try usages("--interval", "0.1") {
+      let (alone, shared) = (try #require(usage.privateBytes), try #require(usage.sharedBytes))
+      // They are of the same program at least.
+      #expect(shared > 1 << 20 && alone > 0 && alone + shared <= usage.residentBytes + (1 << 20), "\(usage)")
+    }
+    #expect(try program.run("stats", "--interval", "0.1").output.contains("PRIVATE  SHARED"))
+    try expectSuccess("remove", "-f", "web", "web-1", "web-2")
   }
 
   /// A pinned machine's threads may run on the processors named only, from its start and from when that is changed.
