@@ -120,7 +120,10 @@ extension MachineDescription {
 
   private func addUse(_ add: (String, String?) -> Void) {
     guard let status else { return }
-    let memory = [("in use", status.residentBytes as UInt64?), ("its own", status.privateBytes), ("others have, too", status.sharedBytes)]
+    let memory = [
+      ("in use", status.residentBytes as UInt64?), ("its own", status.privateBytes),
+      ("others have, too", status.sharedBytes),
+    ]
     add("Used", "\(status.processorSeconds.formatted(1)) s of processors, \(status.instructions) instructions")
     add(
       "On the host", memory.compactMap { name, bytes in bytes.map { "\($0 >> 20)M \(name)" } }.joined(separator: ", "))

@@ -8,14 +8,19 @@ public struct ControlClient: Sendable {
   private let folder: MachineFolder
   private let name: String
 
+  /// Seconds that a machine may take to answer.
+  private let patience: Int
+
   /// For a machine of the registry. Nothing is asked yet.
   public init(_ registry: MachineRegistry, _ record: MachineRecord) {
-    folder = registry.folder(of: record)
-    name = record.name
+    self.init(registry.folder(of: record), name: record.name)
   }
 
-  /// Seconds that a machine may take to answer.
-  private static let patience = 10
+  package init(_ folder: MachineFolder, name: String, patience: Int = 10) {
+    self.folder = folder
+    self.name = name
+    self.patience = patience
+  }
 
   private func connect() throws -> Int32 {
     BrokenPipes.becomeErrors()
@@ -37,15 +42,13 @@ public struct ControlClient: Sendable {
     return descriptor
   }
 
+  /// - Parameter isPatient: whether it may take as long as it will.
   private func ask(
-    _ request: ControlRequest, passing passed: Int32? = nil, patience: Int? = ControlClient.patience
+    _ request: ControlRequest, passing passed: Int32? = nil, isPatient: Bool = false
   ) throws -> (ControlReply, Int32) {
     let descriptor = try connect()
-    if let patience {
-      var timeout = timeval(tv_sec: patience, tv_usec: 0)
-      setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
-    }
     guard ControlLine.write(request, to: descriptor, passing: passed),
+      isPatient || isAnswered(request, on: descriptor),
       let reply = ControlLine.read(ControlReply.self, from: descriptor)
     else {
       close(descriptor)
@@ -62,6 +65,20 @@ public struct ControlClient: Sendable {
     return (reply, descriptor)
   }
 
+  /// Whether there is an answer in time. While the machine is saved, most requests wait for that.
+  private func isAnswered(_ request: ControlRequest, on descriptor: Int32) -> Bool {
+    let time = UInt64(patience) * 1_000_000_000
+    var deadline = MonotonicClock.nanoseconds() &+ time
+    while true {
+      let now = MonotonicClock.nanoseconds()
+      var change = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+      if poll(&change, 1, now < deadline ? Int32((deadline - now) / 1_000_000) + 1 : 0) > 0 { return true }
+      if now < deadline { continue }
+      guard request.verb != .status, (try? status())?.isBeingSaved == true else { return false }
+      deadline = MonotonicClock.nanoseconds() &+ time
+    }
+  }
+
   private func command(_ verb: ControlRequest.Verb) throws -> ControlReply {
     let (reply, descriptor) = try ask(ControlRequest(verb: verb))
     close(descriptor)
@@ -69,13 +86,13 @@ public struct ControlClient: Sendable {
   }
 
   /// The same with a folder that the machine's process may have no way to.
-  private func ask(_ request: ControlRequest, passingFolder path: String, patience: Int?) throws {
+  private func ask(_ request: ControlRequest, passingFolder path: String, isPatient: Bool) throws {
     let folder = chost_open(path, ConfinedFolder.pathOnly | O_DIRECTORY, 0)
     guard folder >= 0 else {
       throw MachineError(.noInput, "can't use the folder '\(path)': \(String(cString: strerror(errno)))")
     }
     defer { close(folder) }
-    let (_, descriptor) = try ask(request, passing: folder, patience: patience)
+    let (_, descriptor) = try ask(request, passing: folder, isPatient: isPatient)
     close(descriptor)
   }
 
@@ -101,12 +118,12 @@ public struct ControlClient: Sendable {
   /// - Parameter isDurable: whether its RAM is to outlive a failure of the host, which takes most of the time; disks do.
   public func save(to path: String, isDurable: Bool = true) throws {
     try ask(
-      ControlRequest(verb: .save, path: path, isDurable: isDurable), passingFolder: Self.parent(path), patience: nil)
+      ControlRequest(verb: .save, path: path, isDurable: isDurable), passingFolder: Self.parent(path), isPatient: true)
   }
 
   /// Keeps the code that its translators have made so far in a file, for machines that begin with it.
   public func keepCode(at path: String) throws {
-    try ask(ControlRequest(verb: .keepCode, path: path), passingFolder: Self.parent(path), patience: nil)
+    try ask(ControlRequest(verb: .keepCode, path: path), passingFolder: Self.parent(path), isPatient: true)
   }
 
   /// Changes its share of the host's processors: how many it may use at most (0: no limit), and its weight against
@@ -131,7 +148,7 @@ public struct ControlClient: Sendable {
 
   /// Has its guest see a folder of the host from now on, in place of another one of that name; and no more.
   public func share(_ folder: SharedFolder) throws {
-    try ask(ControlRequest(verb: .share, folder: folder), passingFolder: folder.path, patience: Self.patience)
+    try ask(ControlRequest(verb: .share, folder: folder), passingFolder: folder.path, isPatient: false)
   }
   public func stopSharing(_ name: String) throws {
     let (_, descriptor) = try ask(ControlRequest(verb: .unshare, name: name))
@@ -148,7 +165,7 @@ public struct ControlClient: Sendable {
     let peer = UnixSocket.peer(descriptor)
     do {
       _ = try command(.kill)
-      if try waitForEnd(seconds: Self.patience) { return }
+      if try waitForEnd(seconds: patience) { return }
     } catch {
       guard folder.isInUse else { return }
     }
@@ -161,10 +178,10 @@ public struct ControlClient: Sendable {
 
   /// Waits for its end; nil: it didn't run any more when asked.
   public func wait() throws -> Int32? {
-    let deadline = MonotonicClock.nanoseconds() &+ UInt64(Self.patience) * 1_000_000_000
+    let deadline = MonotonicClock.nanoseconds() &+ UInt64(patience) * 1_000_000_000
     while folder.isInUse {
       do {
-        let (reply, descriptor) = try ask(ControlRequest(verb: .wait), patience: nil)
+        let (reply, descriptor) = try ask(ControlRequest(verb: .wait), isPatient: true)
         close(descriptor)
         return reply.exitCode
       } catch {
@@ -197,10 +214,7 @@ public struct ControlClient: Sendable {
 
   /// A connection to its console, both ways. The descriptor is the caller's.
   public func attachConsole() throws -> Int32 {
-    let (_, descriptor) = try ask(ControlRequest(verb: .console))
-    var forever = timeval(tv_sec: 0, tv_usec: 0)
-    setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &forever, socklen_t(MemoryLayout<timeval>.size))
-    return descriptor
+    try ask(ControlRequest(verb: .console)).1
   }
 
   public func resizeConsole(columns: Int, rows: Int) throws {

@@ -62,9 +62,20 @@ public struct MachineStatus: Codable, Sendable {
   public var sharedBytes: UInt64?
   /// Its guest has yet to come up and mount the shared folders.
   public var awaitsSharedFolders: Bool?
+  /// It is being saved: what changes it waits for that.
+  public var isBeingSaved: Bool?
   /// What its process has given up, and what this host didn't let it.
   public var confinement: [Confinement]?
   public var missingConfinement: [Confinement]?
+}
+
+extension MachineStatus {
+  /// Of a machine that there isn't.
+  package init(isBeingSaved: Bool) {
+    self.init(
+      state: .running, process: 0, started: Date(), instructions: 0, processorSeconds: 0, residentBytes: 0,
+      isBeingSaved: isBeingSaved)
+  }
 }
 
 struct ControlReply: Codable {

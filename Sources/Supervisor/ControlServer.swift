@@ -5,10 +5,10 @@ import Yadori
 
 /// Answers on a running machine's control socket, which only this user (and root) may use: the folder is closed to
 /// others, and who connects is asked of the host. A thread for each connection; a silent one keeps nobody else waiting.
-final class ControlServer: Sendable {
+package final class ControlServer: Sendable {
   /// What a request wants done.
-  struct Handlers: Sendable {
-    var status: @Sendable () -> MachineStatus
+  package struct Handlers: Sendable {
+    package var status: @Sendable () -> MachineStatus
     var pause: @Sendable () -> Void
     var resume: @Sendable () -> Void
     /// Why it can't be pressed; nil: it was.
@@ -21,7 +21,7 @@ final class ControlServer: Sendable {
     /// Processors (nil: no limit), a weight, which processors (nil: all) and RAM, each where it is to be changed. Why not;
     /// nil: done.
     var set: @Sendable (_ processors: Double??, _ weight: Int?, _ pin: [Int]??, _ memory: UInt64?) -> String?
-    var publish: @Sendable (String) -> String?
+    package var publish: @Sendable (String) -> String?
     var unpublish: @Sendable (String) -> String?
     /// A folder, and by which path it is reached.
     var share: @Sendable (SharedFolder, _ place: String) -> String?
@@ -43,7 +43,7 @@ final class ControlServer: Sendable {
   private let folder: MachineFolder
 
   /// Listens. The caller holds the machine's lock, so a socket that is there is a dead one's. Throws `HostError`.
-  init(_ folder: MachineFolder, _ handlers: Handlers) throws {
+  package init(_ folder: MachineFolder, _ handlers: Handlers) throws {
     BrokenPipes.becomeErrors()
     self.folder = folder
     self.handlers = handlers
@@ -125,11 +125,25 @@ final class ControlServer: Sendable {
         case .closed(let code): return code
         }
       }
-      guard let ended else { return }
+      guard let ended else { return release(connection) }
       reply.exitCode = ended
     }
     ControlLine.write(reply, to: connection)
     close(connection)
+  }
+
+  /// Closes a connection that waits, when the client has left or been told.
+  private func release(_ connection: Int32) {
+    var byte: UInt8 = 0
+    while true {
+      let count = read(connection, &byte, 1)
+      if count == 0 || (count < 0 && errno != EINTR) { break }
+    }
+    waiting.withLock { state in
+      if case .open(let connections) = state { state = .open(connections.filter { $0 != connection }) }
+      // With the lock: the number may be another connection's at once.
+      close(connection)
+    }
   }
 
   /// Calls `body` with a path by which this process reaches what the client calls `path`, of which that has opened the
@@ -144,18 +158,32 @@ final class ControlServer: Sendable {
     return body(place + "/" + url.lastPathComponent)?.replacing(place, with: url.deletingLastPathComponent().path)
   }
 
+  /// How many wait for the machine's end.
+  package var waiterCount: Int {
+    waiting.withLock { if case .open(let connections) = $0 { connections.count } else { 0 } }
+  }
+
   /// Tells those who wait how the machine has ended, and takes no more.
-  func end(exitCode: Int32) {
-    let connections: [Int32] = waiting.withLock { state in
-      defer { state = .closed(exitCode: exitCode) }
-      if case .open(let connections) = state { return connections }
-      return []
-    }
-    for connection in connections {
-      ControlLine.write(ControlReply(exitCode: exitCode), to: connection)
-      close(connection)
+  package func end(exitCode: Int32) {
+    waiting.withLock { state in
+      guard case .open(let connections) = state else { return }
+      state = .closed(exitCode: exitCode)
+      for connection in connections {
+        ControlLine.write(ControlReply(exitCode: exitCode), to: connection)
+        shutdown(connection, Int32(SHUT_RDWR))
+      }
     }
     shutdown(listener, Int32(SHUT_RDWR))
     unlink(folder.controlSocket)
+  }
+}
+
+extension ControlServer.Handlers {
+  /// Of a machine that can't do anything else.
+  package init(status: @escaping @Sendable () -> MachineStatus) {
+    self.init(
+      status: status, pause: {}, resume: {}, pressPowerButton: { nil }, kill: {}, save: { _, _ in nil },
+      keepCode: { _ in nil }, set: { _, _, _, _ in nil }, publish: { _ in nil }, unpublish: { _ in nil },
+      share: { _, _ in nil }, unshare: { _ in nil }, resizeConsole: { _, _ in })
   }
 }

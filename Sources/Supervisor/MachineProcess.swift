@@ -19,6 +19,8 @@ public final class MachineProcess: @unchecked Sendable {
   private var hasRun = false
   private let confinement = Mutex<[Confinement]>([])
   private let awaitsSharedFolders = Mutex(false)
+  /// How many requests are saving it.
+  private let saves = Mutex(0)
   public let machine: VirtualMachine
 
   /// Takes the machine, and makes it from its configuration. Throws `MachineError` where it runs already, and what
@@ -176,6 +178,7 @@ public final class MachineProcess: @unchecked Sendable {
         var status = Self.status(of: machine, started)
         status.startDuration = self?.startDuration.withLock { $0 }
         status.awaitsSharedFolders = self?.awaitsSharedFolders.withLock { $0 }
+        status.isBeingSaved = self?.saves.withLock { $0 > 0 }
         let applied = self?.confinement.withLock { $0 } ?? []
         status.confinement = applied
         let isOnNetwork = machine.configuration.network != nil
@@ -198,12 +201,16 @@ public final class MachineProcess: @unchecked Sendable {
         return machine.pressPowerButton() ? nil : "it has no power button"
       },
       kill: { machine.stop() },
-      save: { path, isDurable in
+      save: { [weak self] path, isDurable in
         machine.wait(while: [.ready])
+        self?.saves.withLock { $0 += 1 }
+        defer { self?.saves.withLock { $0 -= 1 } }
         return Self.reason { try machine.save(to: path, isDurable: isDurable) }
       },
-      keepCode: { path in
+      keepCode: { [weak self] path in
         machine.wait(while: [.ready])
+        self?.saves.withLock { $0 += 1 }
+        defer { self?.saves.withLock { $0 -= 1 } }
         return Self.reason { try machine.keepCode(at: path) }
       },
       set: { processors, weight, pin, memory in
