@@ -160,7 +160,7 @@ struct CloneCommand: ParsableCommand {
       "\(failures.count) of \(clones.count) clones failed; the first: \(first)")
   }
 
-  /// "web-1..50": a name that ends with a range of numbers.
+  /// "web-1..50": a name that ends with a range of numbers; "web-01..50" has numbers of two digits.
   static func expand(_ text: String) throws -> [String] {
     guard let dots = text.range(of: ".."), let last = Int(text[dots.upperBound...]) else { return [text] }
     let digits = text[..<dots.lowerBound].reversed().prefix { $0.isASCII && $0.isNumber }.reversed()
@@ -168,7 +168,11 @@ struct CloneCommand: ParsableCommand {
     guard let first = Int(String(digits)), first <= last, last - first < 1000 else {
       throw CommandFailure(.usage, "'\(text)' is no range of names; give for example web-1..50")
     }
-    return (first...last).map { "\(stem)\($0)" }
+    let width = digits.first == "0" ? digits.count : 0
+    return (first...last).map { number in
+      let text = String(number)
+      return stem + String(repeating: "0", count: max(0, width - text.count)) + text
+    }
   }
 }
 

@@ -84,6 +84,9 @@ import Testing
     try type("c", at: "copy-1", expecting: "ab")
     try type("d", at: "copy-3", expecting: "a")
     try type("e", at: "web", expecting: "-a")
+    // Numbers of the same width.
+    #expect(try program.run("clone", "web", "wide-08..10").output == "wide-08\nwide-09\nwide-10\n")
+    try expectSuccess("remove", "-f", "wide-08", "wide-09", "wide-10")
     try program.expectRefusal("clone", "web", "copy-3..4", code: 69, says: "'copy-3' already")
     try program.expectRefusal("clone", "web", "copy-9..1", code: 64, says: "no range")
     let names = try program.run("list").output
