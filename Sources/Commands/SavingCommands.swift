@@ -169,9 +169,9 @@ struct CloneCommand: ParsableCommand {
       throw CommandFailure(.usage, "'\(text)' is no range of names; give for example web-1..50")
     }
     let width = digits.first == "0" ? digits.count : 0
-    return (first...last).map { number in
+    return (first...last).map { number -> String in
       let text = String(number)
-      return stem + String(repeating: "0", count: max(0, width - text.count)) + text
+      return "\(stem)\(String(repeating: "0", count: max(0, width - text.count)))\(text)"
     }
   }
 }
@@ -210,10 +210,11 @@ struct SnapshotCommand: ParsableCommand {
   struct Create: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Keeps the present state of a machine.")
     @OptionGroup var machine: MachineName
-    @Argument(help: "The snapshot's name.") var name: String
+    @Argument(help: "The snapshot's name (date and time, which are printed).") var name: String?
 
     func run() throws {
       let (registry, record) = try machine.find()
+      let name = self.name ?? Self.present(besides: SnapshotCommand.names(registry, record))
       let path = try SnapshotCommand.path(registry, record, name)
       guard !FileManager.default.fileExists(atPath: path) else {
         throw CommandFailure(
@@ -222,6 +223,20 @@ struct SnapshotCommand: ParsableCommand {
       }
       try registry.prepareSnapshots(of: record)
       try SaveCommand.save(registry, record, to: path)
+      if self.name == nil { print(name) }
+    }
+
+    /// "2026-11-29-124053", in UTC, and what follows where there is that already.
+    private static func present(besides names: [String]) -> String {
+      let time: String = Date().formatted(.iso8601)
+      let digits: String = time.filter { (character: Character) in character != ":" && character != "Z" }
+      let stem = digits.replacingOccurrences(of: "T", with: "-")
+      var (name, number) = (stem, 1)
+      while names.contains(name) {
+        number += 1
+        name = "\(stem)-\(number)"
+      }
+      return name
     }
   }
 

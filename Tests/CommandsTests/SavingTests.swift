@@ -107,6 +107,10 @@ import Testing
     try program.expectRefusal("snapshot", "create", "web", "first", code: 73, says: "'first' already")
     try program.expectRefusal("snapshot", "create", "web", "a/b", code: 64, says: "can't name a snapshot")
     #expect(try program.run("snapshot", "list", "web").output.contains("first"))
+    // Without a name it gets one, another each time.
+    let unnamed = try (0..<3).map { _ in try program.run("snapshot", "create", "web").output }
+    #expect(Set(unnamed).count == 3 && unnamed.allSatisfy { $0.hasPrefix("20") && $0.hasSuffix("\n") }, "\(unnamed)")
+    for name in unnamed { try expectSuccess("snapshot", "delete", "web", String(name.dropLast())) }
     try type("b", at: "web", expecting: "-a")
     try expectSuccess("snapshot", "revert", "web", "first")
     try type("c", at: "web", expecting: "a")
