@@ -154,7 +154,11 @@ struct StatsCommand: ParsableCommand {
       throw CommandFailure(.usage, "--interval: \(interval) seconds; give 0.05 to 3600")
     }
     let registry = try MachineStarting.registry()
-    for name in names { _ = try registry.find(name) }
+    for name in names {
+      guard registry.folder(of: try registry.find(name)).isInUse else {
+        throw CommandFailure(.unavailable, "the machine '\(name)' doesn't run; 'yadori start \(name)' starts it")
+      }
+    }
     var before = try look(registry)
     repeat {
       let time = MonotonicClock.nanoseconds()
@@ -188,6 +192,7 @@ struct StatsCommand: ParsableCommand {
 
   private func show(_ usages: [Usage]) throws {
     if json { return try Output.writeJSON(usages) }
+    if usages.isEmpty, !watch { return print("no machine runs") }
     // Over what was shown before.
     if watch, isatty(STDOUT_FILENO) == 1 { print("\u{1B}[H\u{1B}[J", terminator: "") }
     Output.writeTable(

@@ -52,6 +52,8 @@ import Testing
     try expectSuccess("pause", "web")
     try expectSuccess("resume", "web")
     try expectSuccess("kill", "web")
+    try program.expectRefusal("stats", "web", code: 69, says: "'web' doesn't run", "yadori start web")
+    #expect(try program.run("stats", "--interval", "0.1").output == "no machine runs\n")
     // It has kept its share, and what was set meanwhile.
     try expectSuccess("set", "web", "--harts", "3", "--memory", "96M")
     try expectSuccess("start", "web")
