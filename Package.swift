@@ -94,7 +94,7 @@ let package = Package(
     tests("Images", ["HostSystem", "Storage", "HTTPTestServer"]),
     .executableTarget(name: "example-boot", dependencies: ["Yadori"], path: "Examples/Boot", swiftSettings: rules),
     .executableTarget(name: "example-fork", dependencies: ["Yadori"], path: "Examples/Fork", swiftSettings: rules),
-    tests("Yadori", ["Console", "example-boot", "example-fork"]),
+    tests("Yadori", ["Console", "HostSystem", "example-boot", "example-fork"]),
     tests("Supervisor", ["Yadori", "Images", "HostSystem"]),
     // They run the program; a dependency would have them linked as it is.
     tests("Commands", ["HostSystem", "Images", "Storage", "HTTPTestServer"]),

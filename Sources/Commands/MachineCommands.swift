@@ -12,6 +12,8 @@ enum MachineStarting {
   }
 
   static func start(_ registry: MachineRegistry, _ record: MachineRecord, endsWithThis: Bool = false) throws {
+    var record = record
+    record.configuration.adaptAndReport(record.name)
     try MachineLauncher.start(registry, record, endsWithThis: endsWithThis)
   }
 }
@@ -31,6 +33,13 @@ extension MachineStarting {
   static func image(of saved: SavedMachine) throws -> String? {
     guard let kernel = saved.configuration.boot.kernel else { return nil }
     return ImageStore().list().first { $0.kernel.path == kernel }?.manifest.name
+  }
+}
+
+extension VirtualMachineConfiguration {
+  /// Has a machine of another host run on this one; what is different is said.
+  mutating func adaptAndReport(_ name: String) {
+    for words in adaptToHost() { report("warning: the machine '\(name)': \(words)") }
   }
 }
 

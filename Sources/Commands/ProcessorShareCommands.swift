@@ -81,6 +81,8 @@ struct SetCommand: ParsableCommand {
       if let memory { configuration.memorySize = memory.bytes }
     }
     var wanted = record.configuration
+    // What another host gave it isn't what is asked for.
+    _ = wanted.adaptToHost()
     change(&wanted)
     try wanted.check()
     if registry.folder(of: record).isInUse { try changeRunning(registry, record) }

@@ -139,7 +139,10 @@ struct RunCommand: ParsableCommand {
       let engine = try engine.choice()
       let saved = try SavedMachine(path: loadState)
       try saved.check()
-      machine = try VirtualMachine(restoring: saved, console: console) { $0.engine = engine }
+      machine = try VirtualMachine(restoring: saved, console: console) {
+        $0.engine = engine
+        $0.adaptAndReport(loadState)
+      }
     } else {
       let plan = try makePlan()
       process = try plan.registered?.first { try MachineProcess($0, $1, console: console) }
@@ -311,6 +314,8 @@ struct RunCommand: ParsableCommand {
       var configuration = try self.configuration(
         image: isImage ? target : nil, folder: folder, before: record?.configuration)
       configuration.makePathsAbsolute()
+      // Before it is written down.
+      try configuration.check()
       var ready =
         record
         ?? MachineRecord(
@@ -366,6 +371,7 @@ struct RunCommand: ParsableCommand {
   ) throws -> VirtualMachineConfiguration {
     // A machine that is there keeps what isn't said, but for what it boots: that is always said.
     var configuration = before ?? VirtualMachineConfiguration(boot: .init())
+    if before != nil { configuration.adaptAndReport(name ?? target ?? "") }
     configuration.boot = .init()
     if let harts { configuration.hartCount = harts }
     if let mmu { configuration.virtualAddressBits = mmu.bits }

@@ -155,6 +155,26 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     return example
   }()
 
+  /// Takes from it what only another host could give, where it was made there: a cap of more processors than this one has,
+  /// and a pin to processors that aren't there. Returns what is to be said of it, a part of a sentence for each.
+  public mutating func adaptToHost() -> [String] {
+    let there = HostResources.processors
+    var words: [String] = []
+    if let limit = processorLimit, limit > Double(there.count) {
+      words.append("it may use \(limit) processors, but this host has \(there.count): it may use all")
+      processorLimit = nil
+    }
+    if let wanted = pinnedProcessors, !wanted.allSatisfy(there.contains) {
+      let left = wanted.filter(there.contains)
+      let list = { (numbers: [Int]) in numbers.map(String.init).joined(separator: ",") }
+      words.append(
+        "it is pinned to the processors \(list(wanted)), but this host has \(list(there)): it runs on "
+          + (left.isEmpty ? "all" : list(left)))
+      pinnedProcessors = left.isEmpty ? nil : left
+    }
+    return words
+  }
+
   /// Throws `MachineError` where this host, or any, can't run such a machine. Its files aren't looked at.
   public func check() throws {
     let size = memorySize
@@ -167,6 +187,12 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     }
     if let limit = processorLimit, !(0.01...1024).contains(limit) {
       throw MachineError(.usage, "--cpus: \(limit) processors; give 0.01 to 1024")
+    }
+    let processorCount = HostResources.processors.count
+    if let limit = processorLimit, limit > Double(processorCount) {
+      throw MachineError(
+        .usage,
+        "--cpus: \(limit) processors, but this host has \(processorCount); give that many at most, or max for no limit")
     }
     if let weight = processorWeight, !(1...10_000).contains(weight) {
       throw MachineError(.usage, "--weight: \(weight); give 1 to 10000, of which 100 is usual")

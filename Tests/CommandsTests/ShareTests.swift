@@ -119,10 +119,15 @@ import Testing
     try program.expectRefusal("stats", "web", code: 66, says: "no machine 'web'")
     try program.expectRefusal("run", "--kernel", kernel, "--cpus", "0", code: 64, says: "--cpus")
     try program.expectRefusal("run", "--kernel", kernel, "--cpus", "many", code: 64, says: "--cpus")
+    let many = HostResources.processors.count + 1
+    try program.expectRefusal(
+      "run", "-d", "--name", "web", "--kernel", kernel, "--cpus", "\(many)", code: 64, says: "--cpus", "this host has")
+    #expect(try program.run("list").output.contains("no machines"))
     try program.expectRefusal("run", "--kernel", kernel, "--weight", "0", code: 64, says: "--weight")
     try expectSuccess("run", "-d", "--name", "web", "--kernel", kernel, "-m", "64M")
     try program.expectRefusal("set", "web", code: 64, says: "say what to change")
     try program.expectRefusal("set", "web", "--weight", "0", code: 64, says: "--weight", "10000")
+    try program.expectRefusal("set", "web", "--cpus", "\(many)", code: 64, says: "--cpus", "this host has", "max")
     try program.expectRefusal("set", "web", "--harts", "0", code: 64, says: "1 to 64")
     try program.expectRefusal("stats", "--interval", "0", code: 64, says: "--interval")
     try program.expectRefusal("publish", "web", "2222:22", code: 69, says: "user network")
