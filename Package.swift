@@ -97,7 +97,7 @@ let package = Package(
     tests("Yadori", ["Console", "HostSystem", "example-boot", "example-fork"]),
     tests("Supervisor", ["Yadori", "Images", "HostSystem"]),
     // They run the program; a dependency would have them linked as it is.
-    tests("Commands", ["HostSystem", "Images", "Storage", "HTTPTestServer"]),
+    tests("Commands", ["CHost", "HostSystem", "Images", "Storage", "HTTPTestServer"]),
     // Answers downloads on the loopback address; the tests of Images and Commands start it.
     .target(name: "HTTPTestServer", path: "Tests/HTTPTestServer", swiftSettings: rules),
   ]

@@ -82,6 +82,48 @@ struct DebianMachineTests {
     try yadori("copy", "web:/root/e/f", program["copied"])
     #expect(try text("copied") == "guest\n")
 
+    // Who runs a command, where, with what, and on what.
+    #expect(
+      try yadori(
+        "exec", "-u", "daemon", "-C", "/tmp", "-e", "A=b c", "-e", "YADORI_HOME", "web", "--", "sh", "-c",
+        "id -un; pwd; echo \"$A $YADORI_HOME\"") == "daemon\n/tmp\nb c \(program.folder.path)\n")
+    #expect(try yadori("exec", "web", "--", "sh", "-c", "tty || :") == "not a tty\n")
+    let onTerminal = try program.runOnTerminal(["exec", "-t", "web", "--", "sh", "-c", "tty; exit 6"])
+    #expect(onTerminal.status == 6 && onTerminal.output.hasPrefix("/dev/pts/"), "\(onTerminal)")
+    let shell = try program.runOnTerminal(
+      ["shell", "web"], typing: [("# ", "tty; echo $((40 + 2))\r"), ("42", "exit 5\r")])
+    #expect(shell.status == 5 && shell.output.contains("/dev/pts/"), "\(shell)")
+    try yadori("copy", "-u", "daemon", program["copied"], "web:/tmp/daemons")
+    #expect(try yadori("exec", "web", "--", "stat", "-c", "%U", "/tmp/daemons") == "daemon\n")
+
+    // Its console, and what was printed there.
+    let console = try program.runOnTerminal(
+      ["console", "web"], typing: [("Ctrl-]", "\r"), ("# ", "echo $((40 + 2))\r"), ("42", "\u{1D}q")])
+    #expect(console.status == 0 && console.output.contains("42"), "\(console)")
+    #expect(try yadori("logs", "web").contains("login: root"))
+
+    // It stands still and goes on, under whatever name.
+    try yadori("pause", "web")
+    #expect(try yadori("list").contains("paused"))
+    try yadori("resume", "web")
+    try yadori("rename", "web", "site")
+    #expect(try yadori("exec", "site", "--", "echo", "on") == "on\n")
+    try yadori("rename", "site", "web")
+
+    // A port of the host leads to who listens in the guest.
+    let port = UInt16.random(in: 20_000..<30_000)
+    try yadori("publish", "web", "\(port):80")
+    try yadori(
+      "exec", "web", "--", "sh", "-c",
+      """
+      perl -MIO::Socket::INET -e '$l = IO::Socket::INET->new(LocalPort => 80, Listen => 5, ReuseAddr => 1) or die;
+      while ($c = $l->accept) { print $c "from the guest\\n"; close $c }' > /dev/null 2>&1 < /dev/null &
+      """)
+    let answer =
+      "n=0; until r=$(timeout 5 bash -c 'cat < /dev/tcp/127.0.0.1/\(port)') && [ \"$r\" ] || [ $n -ge 50 ]; do "
+    #expect(
+      try yadori("list", shell: answer + "n=$((n + 1)); sleep 0.1; done; echo \"$r\"") == "from the guest\n")
+
     // Copies of it, each somebody else, all with the same memory.
     try yadori("exec", "web", "--", "sh", "-c", "echo kept > /dev/shm/note; sync")
     try yadori("snapshot", "create", "web", "first")
@@ -99,8 +141,13 @@ struct DebianMachineTests {
     try yadori("restore", program["saved"], "--name", "back")
     #expect(try yadori("exec", "back", "--", "cat", "/dev/shm/note", "/root/note") == "later\nlater\n")
 
-    // It switches itself off when it is asked to.
-    try yadori("stop", "web")
+    // It starts anew, and switches itself off when it is asked to; who waits for that hears it.
+    let boot = try yadori("exec", "web", "--", "cat", "/proc/sys/kernel/random/boot_id")
+    try yadori("restart", "web")
+    let patient = "n=0; until \"$@\" 2> /dev/null || [ $n -ge 300 ]; do n=$((n + 1)); sleep 0.2; done"
+    let later = try yadori("exec", "web", "--", "cat", "/proc/sys/kernel/random/boot_id", shell: patient)
+    #expect(later.count == boot.count && later != boot)
+    #expect(try yadori("stop", "web", shell: "\"$1\" wait web & w=$!; \"$@\"; wait $w; echo $?") == "0\n")
     #expect(try yadori("list").contains("stopped"))
 
     // The machine that brings the image up for the first command ends with it, however that ends.
@@ -116,6 +163,27 @@ struct DebianMachineTests {
     let both = try program.run(
       ["run", "--rm", "debian", "--", "echo", "done"], shell: "\"$@\" & \"$@\"; wait", seconds: 600)
     #expect(both.output == "done\ndone\n" && both.complaints.filter { $0.contains("bringing the image") }.count == 1)
+
+    // And with what its programs need translated.
+    let warmed = try program.run(["image", "warm", "debian", "--", "perl", "-e", "1"], seconds: 600)
+    #expect(warmed.status == 0 && warmed.complaints.count == 1, "\(warmed.error)")
+    let next = try program.run(["run", "--rm", "debian", "--", "echo", "done"])
+    #expect(next.output == "done\n" && next.complaints.isEmpty, "\(next.error)")
+
+    // Its input, and signals, which are the command's.
+    #expect(try yadori("run", "--rm", "debian", "--", "tr", "a-z", "A-Z", shell: "echo abc | \"$@\"") == "ABC\n")
+    let interrupted = """
+      env --default-signal=INT "$@" > "$0/said" & n=0
+      until grep -q ready "$0/said" || [ $n -ge 300 ]; do n=$((n + 1)); sleep 0.1; done
+      kill -INT $!; wait $!; s=$?; cat "$0/said"; exit $s
+      """
+    let loop = "while :; do sleep 0.1; done"
+    #expect(
+      try yadori(
+        "run", "--rm", "debian", "--", "sh", "-c", "trap 'echo caught; exit 9' INT; echo ready; \(loop)", status: 9,
+        shell: interrupted) == "ready\ncaught\n")
+    try yadori("run", "--rm", "debian", "--", "sh", "-c", "echo ready; \(loop)", status: 130, shell: interrupted)
+    #expect(try !yadori("list").contains("debian-"))
 
     // A machine for one command, which sees where it was started.
     let here = "cd \"$YADORI_HOME/shared\" && exec \"$@\""

@@ -186,6 +186,55 @@ import Testing
     try expectSuccess("remove", "--force", "web")
   }
 
+  /// The state of each machine, by name.
+  private func states() throws -> [String: String] {
+    let outcome = try program.run("list", "--json")
+    #expect(outcome.status == 0, "\(outcome.error)")
+    let machines = try JSONDecoder().decode([Description].self, from: Data(outcome.output.utf8))
+    return Dictionary(uniqueKeysWithValues: machines.map { ($0.name, $0.state) })
+  }
+
+  /// Runs the program, and kills it so many milliseconds later.
+  private func runAndKill(_ arguments: [String], after delay: Int) throws {
+    _ = try program.run(
+      arguments, shell: "\"$@\" > /dev/null 2>&1 & p=$!; sleep $(printf 0.%03d \(delay)); kill -9 $p; wait")
+  }
+
+  /// Whenever a command is killed: what it was at is done or not, the list can be read, and each machine runs or can be
+  /// started and removed.
+  @Test func killedCommandsLeaveWholeMachines() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let run = ["run", "-d", "--name", "web", "--kernel", try program.kernel(), "-m", "64M"]
+    /// Its process may be on its way still.
+    func expectThatItRuns(_ name: String) throws {
+      #expect(try [0, 69].contains(program.run("start", name).status))
+      for _ in 0..<200 where try inspect(name).status == nil { usleep(50_000) }
+      #expect(try inspect(name).status != nil)
+    }
+    for delay in [0, 3, 6, 10, 15, 20, 30, 50, 80] {
+      try runAndKill(run, after: delay)
+      let made = try states()
+      #expect(made.isEmpty || made.keys.sorted() == ["web"])
+      if made.isEmpty { #expect(try program.run(run).status == 0) }
+      try expectThatItRuns("web")
+
+      try runAndKill(["rename", "web", "site"], after: delay)
+      let names = try states()
+      #expect(names == ["web": "running"] || names == ["site": "running"], "\(names)")
+      let name = try #require(names.keys.first)
+
+      try expectSuccess("kill", name)
+      try runAndKill(["start", name], after: delay)
+      try expectThatItRuns(name)
+
+      try runAndKill(["remove", "-f", name], after: delay)
+      let left = try states()
+      #expect(left.isEmpty || left.keys.sorted() == [name])
+      if !left.isEmpty { try expectSuccess("remove", "-f", name) }
+      #expect(try states().isEmpty)
+    }
+  }
+
   private func program(_ words: [UInt32]) throws -> String {
     try program.file("program.bin", words.flatMap { word in (0..<4).map { UInt8(word >> (8 * $0) & 0xFF) } })
   }

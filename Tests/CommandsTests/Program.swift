@@ -1,3 +1,4 @@
+import CHost
 import Foundation
 import HostSystem
 import Testing
@@ -66,6 +67,46 @@ struct Program {
   }
 
   func run(_ arguments: String...) throws -> Outcome { try run(arguments) }
+
+  /// Runs the program on a terminal of its own, whose output and diagnostics are one. Each text is typed when the words have
+  /// come that it waits for, since the last one was typed.
+  func runOnTerminal(
+    _ arguments: [String], typing keys: [(after: String, text: String)] = [], seconds: Int = 120
+  ) throws -> Outcome {
+    let terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)
+    defer { close(terminal) }
+    // TIOCSPTLCK and TIOCGPTN, ioctl_tty(2).
+    var (lock, number): (Int32, UInt32) = (0, 0)
+    let isOpen = chost_ioctl(terminal, 0x4004_5431, &lock) == 0 && chost_ioctl(terminal, 0x8004_5430, &number) == 0
+    try #require(isOpen)
+    let end = open("/dev/pts/\(number)", O_RDWR | O_NOCTTY | O_CLOEXEC)
+    try #require(end >= 0)
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    process.arguments = ["timeout", "\(seconds)", path] + arguments
+    process.environment = environment
+    let handle = FileHandle(fileDescriptor: end, closeOnDealloc: false)
+    (process.standardInput, process.standardOutput, process.standardError) = (handle, handle, handle)
+    try process.run()
+    close(end)
+    var (output, isSearchedTo) = ([UInt8](), 0)
+    var rest = keys[...]
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    while true {
+      let count = read(terminal, &buffer, buffer.count)
+      if count < 0, errno == EINTR { continue }
+      // EIO: nobody has the other end any more.
+      if count <= 0 { break }
+      output += buffer[..<count]
+      if let next = rest.first, String(decoding: output[isSearchedTo...], as: UTF8.self).contains(next.after) {
+        _ = next.text.withCString { write(terminal, $0, strlen($0)) }
+        isSearchedTo = output.count
+        rest.removeFirst()
+      }
+    }
+    process.waitUntilExit()
+    return Outcome(status: process.terminationStatus, output: String(decoding: output, as: UTF8.self), error: "")
+  }
 
   /// Expects one line on standard error with these words, and this exit code.
   func expectRefusal(

@@ -62,6 +62,23 @@ import Testing
     try expectSuccess("remove", "-f", "web")
   }
 
+  /// One look after the other, until somebody has seen enough.
+  @Test func statsCanBeWatched() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try expectSuccess("run", "-d", "--name", "web", "--kernel", try program.kernel(), "-m", "64M")
+    let script = """
+      "$@" > "$0/looks" & n=0
+      until [ $(grep -c ^web "$0/looks") -ge 3 ] || [ $n -ge 400 ]; do n=$((n + 1)); sleep 0.05; done
+      kill $!; wait $!; grep -c ^web "$0/looks"
+      """
+    let watched = try program.run(["stats", "-w", "--interval", "0.1", "web"], shell: script)
+    #expect(try #require(Int(watched.output.dropLast())) >= 3, "\(watched)")
+    // On a terminal each is written over the one before.
+    let terminal = try program.runOnTerminal(["stats", "-w", "--interval", "0.1", "web"], seconds: 2)
+    #expect(terminal.output.components(separatedBy: "\u{1B}[H\u{1B}[J").count > 2, "\(terminal)")
+    try expectSuccess("remove", "-f", "web")
+  }
+
   /// What a clone hasn't changed it has with others, which is said.
   @Test func whatIsSharedIsSaid() throws {
     defer { try? FileManager.default.removeItem(at: program.folder) }
