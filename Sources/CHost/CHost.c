@@ -50,6 +50,32 @@ int chost_is_locked(int descriptor) {
     return lock.l_type != F_UNLCK;
 }
 
+// The numbers in CHost.h are Linux' own everywhere.
+_Static_assert(F_RDLCK == 0 && F_WRLCK == 1 && F_UNLCK == 2, "other numbers of locks");
+
+static struct flock range_lock(int type, int64_t start, int64_t end) {
+    struct flock lock = {0};
+    lock.l_type = (short)type;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = start;
+    lock.l_len = end == INT64_MAX ? 0 : end - start + 1;
+    return lock;
+}
+
+int chost_lock_range(int descriptor, int type, int64_t start, int64_t end) {
+    struct flock lock = range_lock(type, start, end);
+    return fcntl(descriptor, F_OFD_SETLK, &lock);
+}
+
+int chost_find_lock(int descriptor, int *type, int64_t *start, int64_t *end) {
+    struct flock lock = range_lock(*type, *start, *end);
+    if (fcntl(descriptor, F_OFD_GETLK, &lock) != 0) return -1;
+    *type = lock.l_type;
+    *start = lock.l_start;
+    *end = lock.l_len == 0 ? INT64_MAX : lock.l_start + lock.l_len - 1;
+    return 0;
+}
+
 int chost_peer(int descriptor, int *process, unsigned *user) {
     struct ucred peer;
     socklen_t size = sizeof peer;

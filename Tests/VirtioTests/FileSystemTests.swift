@@ -1,11 +1,13 @@
 import Bus
+import CHost
 import Foundation
 import HostSystem
+import Synchronization
 import Testing
 import Virtio
 
 /// A file system device over a folder of the host, and a guest that speaks FUSE with it.
-private final class FileGuest {
+final class FileGuest {
   enum Operation: UInt32 {
     case lookup = 1
     case forget, getAttributes, setAttributes, readLink, symlink
@@ -14,7 +16,10 @@ private final class FileGuest {
     case sync = 20
     case setExtended, getExtended, listExtended, removeExtended, flush, initialize, openFolder, readFolder
     case releaseFolder
+    case getLock = 31
+    case setLock, setLockWaiting
     case create = 35
+    case interrupt
     case readFolderPlus = 44
     case renameWithFlags, seek
   }
@@ -46,6 +51,13 @@ private final class FileGuest {
       rest = Array(bytes[(start + 88)...])
     }
 
+    /// The same file, opened once more.
+    static func opened(_ entry: Entry, by handle: UInt64) -> Entry {
+      var opened = entry
+      opened.rest = bytes(handle)
+      return opened
+    }
+
     var handle: UInt64 { rest[..<8].reversed().reduce(0) { $0 << 8 | UInt64($1) } }
   }
 
@@ -56,26 +68,30 @@ private final class FileGuest {
   let rig: Rig
   /// Of the shared folder.
   private(set) var root: UInt64 = 0
+  /// Bytes for a reply.
+  var usualRoom = 8192
 
-  init(_ kind: TransportKind = .mmio, isReadOnly: Bool = false) throws {
+  init(_ kind: TransportKind = .mmio, isReadOnly: Bool = false, memorySize: UInt64 = 4 << 20) throws {
     folder = FileManager.default.temporaryDirectory.appendingPathComponent("y-\(UInt32.random(in: 0 ... .max))")
     try FileManager.default.createDirectory(at: folder.appendingPathComponent("s"), withIntermediateDirectories: true)
     device = try VirtioFileSystem([
       SharedFolder(name: "s", path: folder.appendingPathComponent("s").path, isReadOnly: isReadOnly)
     ])
-    rig = try Rig(kind, device)
+    rig = try Rig(kind, device, memorySize: memorySize)
     rig.driver.start(queues: [0, 1])
     try begin()
     root = try lookUp(1, "s").node
   }
 
   /// The same guest after its machine was saved and restored, elsewhere or with another folder.
-  init(continuing guest: FileGuest, sharing path: String? = nil) throws {
+  /// - Parameter ending: the first one goes before.
+  init(continuing guest: FileGuest, sharing path: String? = nil, ending: Bool = false) throws {
     folder = guest.folder
     root = guest.root
     device = try VirtioFileSystem([SharedFolder(name: "s", path: path ?? guest.host(""))])
     rig = try Rig(.mmio, device, continuing: guest.rig)
     let state = try JSONEncoder().encode(guest.rig.keeper.encodedState())
+    if ending { _ = guest.device.stopSharing("s") }
     try rig.keeper.restoreEncodedState(try JSONDecoder().decode(EncodedState.self, from: state))
     rig.driver.run()
   }
@@ -91,30 +107,105 @@ private final class FileGuest {
     #expect(reply.count == 64 && reply[0] == 7)
   }
 
-  /// The reply behind its header. Throws `Refusal`.
-  func call(
-    _ operation: Operation, _ node: UInt64, _ body: [UInt8], room: Int = 8192, user: UInt32 = 0
-  ) throws -> [UInt8] {
+  /// A request that is on its way.
+  struct Sent {
+    var head: UInt16
+    var target: DriverQueue.Buffer
+    var unique: UInt64
+  }
+
+  private var answered: [UInt16: UInt32] = [:]
+
+  func send(
+    _ operation: Operation, _ node: UInt64, _ body: [UInt8], room: Int? = nil, user: UInt32 = 0, unique: UInt64 = 77
+  ) -> Sent {
     let queue = rig.driver[1]
-    var header = bytes(UInt32(40 + body.count)) + bytes(operation.rawValue) + bytes(UInt64(77)) + bytes(node)
+    var header = bytes(UInt32(40 + body.count)) + bytes(operation.rawValue) + bytes(unique) + bytes(node)
     header += bytes(user) + bytes(user) + bytes(UInt64(0))
     // In two pieces each, as a driver may.
-    let target = queue.writable(16 + room)
-    queue.add([queue.readable(header), queue.readable(body + [0]), target].filter { $0.count > 0 })
+    let target = queue.writable(16 + (room ?? usualRoom))
+    let head = queue.add([queue.readable(header), queue.readable(body + [0]), target].filter { $0.count > 0 })
     queue.notify()
-    let used = try #require(queue.takeUsed().first)
-    if operation == .forget {
-      #expect(used.written == 0)
-      return []
-    }
-    let reply = rig.driver.get(target.address, Int(used.written))
+    return Sent(head: head, target: target, unique: unique)
+  }
+
+  /// Bytes that were written for it; nil: it isn't answered yet.
+  private func written(_ sent: Sent) -> UInt32? {
+    for used in rig.driver[1].takeUsed() { answered[used.head] = used.written }
+    return answered[sent.head]
+  }
+
+  func isAnswered(_ sent: Sent) -> Bool { written(sent) != nil }
+
+  /// Waits for the answer: its bytes behind the header. Throws `Refusal`.
+  @discardableResult
+  func receive(_ sent: Sent) throws -> [UInt8] {
+    for _ in 0..<500 where !isAnswered(sent) { rig.transport.loop.turn(maximumWait: 20) }
+    let count = try #require(written(sent))
+    answered[sent.head] = nil
+    let reply = rig.driver.get(sent.target.address, Int(count))
     func word(_ offset: Int) -> UInt32 { (0..<4).reduce(0) { $0 | UInt32(reply[offset + $1]) << UInt32(8 * $1) } }
-    #expect(word(0) == used.written && word(8) == 77)
+    #expect(word(0) == count && word(8) == UInt32(sent.unique))
     let code = -Int32(bitPattern: word(4))
     if code != 0 { throw Refusal(code: code) }
     return Array(reply[16...])
   }
 
+  /// The reply behind its header, which comes at once. Throws `Refusal`.
+  func call(
+    _ operation: Operation, _ node: UInt64, _ body: [UInt8], room: Int? = nil, user: UInt32 = 0
+  ) throws -> [UInt8] {
+    let sent = send(operation, node, body, room: room, user: user)
+    if operation == .forget {
+      #expect(written(sent) == 0)
+      answered[sent.head] = nil
+      return []
+    }
+    #expect(isAnswered(sent))
+    return try receive(sent)
+  }
+
+  enum Lock: UInt32 { case shared, exclusive, none }
+
+  /// fuse_lk_in; `range` nil: flock.
+  func lockBody(_ handle: UInt64, _ owner: UInt64, _ lock: Lock, _ range: ClosedRange<UInt64>?) -> [UInt8] {
+    let range = range ?? 0...UInt64(Int64.max)
+    return bytes(handle) + bytes(owner) + bytes(range.lowerBound) + bytes(range.upperBound) + bytes(lock.rawValue)
+      + bytes(UInt32(1000 + UInt32(truncatingIfNeeded: owner)))
+  }
+
+  func lock(
+    _ file: Entry, _ owner: UInt64, _ lock: Lock, _ range: ClosedRange<UInt64>? = 0...UInt64(Int64.max)
+  ) throws {
+    _ = try call(.setLock, file.node, lockBody(file.handle, owner, lock, range) + bytes(UInt64(range == nil ? 1 : 0)))
+  }
+
+  func lockWaiting(
+    _ file: Entry, _ owner: UInt64, _ lock: Lock, _ range: ClosedRange<UInt64>? = 0...UInt64(Int64.max),
+    unique: UInt64 = 78
+  ) -> Sent {
+    send(
+      .setLockWaiting, file.node, lockBody(file.handle, owner, lock, range) + bytes(UInt64(range == nil ? 1 : 0)),
+      unique: unique)
+  }
+
+  /// What keeps an owner from a lock: its kind, range and process.
+  func find(_ file: Entry, _ owner: UInt64, _ lock: Lock, _ range: ClosedRange<UInt64>) throws -> [UInt64] {
+    let reply = try call(.getLock, file.node, lockBody(file.handle, owner, lock, range) + bytes(UInt64(0)))
+    func long(_ offset: Int, _ count: Int) -> UInt64 {
+      reply[offset..<offset + count].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+    }
+    return long(16, 4) == 2 ? [] : [long(16, 4), long(0, 8), long(8, 8), long(20, 4)]
+  }
+
+  /// An owner closes one of its open files.
+  func flush(_ file: Entry, _ owner: UInt64) throws {
+    _ = try call(.flush, file.node, bytes(file.handle) + bytes(UInt64(0)) + bytes(owner))
+  }
+
+  func release(_ file: Entry) throws {
+    _ = try call(.release, file.node, bytes(file.handle) + bytes(UInt64(0)) + bytes(UInt64(0)))
+  }
   func refusal(_ body: () throws -> Void) -> Int32? {
     do {
       try body()
@@ -136,6 +227,11 @@ private final class FileGuest {
 
   func attributes(_ node: UInt64) throws -> Entry {
     Entry(try call(.getAttributes, node, bytes(UInt64(0)) + bytes(UInt64(0))), isAttributes: true)
+  }
+
+  /// Seconds for which the guest relies on what it is told.
+  func validity(of node: UInt64) throws -> UInt8 {
+    try call(.getAttributes, node, bytes(UInt64(0)) + bytes(UInt64(0)))[0]
   }
 
   @discardableResult
@@ -389,6 +485,42 @@ private final class FileGuest {
     #expect(try guest.lookUp(guest.root, "g").size == 7)
   }
 
+  private final class Flag: Sendable { let isSet = Atomic<Bool>(false) }
+
+  /// The host exchanges a folder and a link that leads out, all the time.
+  @Test func linksThatComeAtAnyMoment() throws {
+    let guest = try FileGuest(memorySize: 64 << 20)
+    guest.usualRoom = 512
+    let outside = guest.folder.appendingPathComponent("outside").path
+    for place in [outside, guest.host("d")] {
+      try FileManager.default.createDirectory(atPath: place, withIntermediateDirectories: false)
+      try (place == outside ? "secret" : "mine").write(toFile: place + "/f", atomically: false, encoding: .utf8)
+    }
+    #expect(symlink("../outside", guest.host("l")) == 0)
+    let (folder, link) = (guest.host("d"), guest.host("l"))
+    let (isOver, hasEnded) = (Flag(), DispatchSemaphore(value: 0))
+    Thread.detachNewThread {
+      while !isOver.isSet.load(ordering: .relaxed) { _ = chost_exchange(folder, link) }
+      hasEnded.signal()
+    }
+    var seen: [String: Int] = [:]
+    for _ in 0..<10_000 where seen["mine", default: 0] < 300 || seen["refused", default: 0] < 300 {
+      do {
+        let place = try guest.lookUp(guest.root, "d")
+        let file = try guest.lookUp(place.node, "f")
+        let handle = try guest.open(file.node)
+        seen[try guest.read(file.node, handle), default: 0] += 1
+        _ = try guest.call(.release, file.node, bytes(handle) + bytes(UInt64(0)) + bytes(UInt64(0)))
+      } catch {
+        seen["refused", default: 0] += 1
+      }
+    }
+    isOver.isSet.store(true, ordering: .relaxed)
+    hasEnded.wait()
+    #expect(Set(seen.keys) == ["mine", "refused"], "\(seen)")
+    #expect(try FileManager.default.contentsOfDirectory(atPath: outside) == ["f"])
+  }
+
   @Test func readOnlyFolders() throws {
     let guest = try FileGuest(isReadOnly: true)
     try "text".write(toFile: guest.host("a"), atomically: false, encoding: .utf8)
@@ -464,7 +596,17 @@ private final class FileGuest {
     {
       #expect(guest.refusal { _ = try guest.call(operation, file.node, []) } == EINVAL, "\(operation)")
     }
-    #expect(guest.refusal { _ = try guest.call(.flush, file.node, []) } == ENOSYS)
+    #expect(guest.refusal { _ = try guest.call(.flush, file.node, []) } == EINVAL)
+    for operation in [FileGuest.Operation.getLock, .setLock, .setLockWaiting] {
+      #expect(guest.refusal { _ = try guest.call(operation, file.node, []) } == EINVAL, "\(operation)")
+      for (handle, end, type): (UInt64, UInt64, UInt32) in [
+        (999, 5, 1), (file.handle, 1, 1), (file.handle, .max, 1), (file.handle, 5, 3),
+      ] {
+        let range = bytes(UInt64(2)) + bytes(end) + bytes(type) + bytes(UInt32(0)) + bytes(UInt64(0))
+        let code = guest.refusal { _ = try guest.call(operation, file.node, bytes(handle) + bytes(UInt64(1)) + range) }
+        #expect(code == (handle == 999 ? EBADF : EINVAL), "\(operation)")
+      }
+    }
     #expect(guest.refusal { _ = try guest.call(.lookup, 12345, guest.text("f")) } == ESTALE)
     #expect(guest.refusal { _ = try guest.read(file.node, file.handle, at: .max) } == EINVAL)
     // More than there is in the request.

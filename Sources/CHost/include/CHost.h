@@ -30,6 +30,14 @@ void chost_close_from(int first);
 /// Whether somebody else holds such a lock of the file, without taking it. -1 with errno on failure.
 int chost_is_locked(int descriptor);
 
+/// Sets the open-file-description lock (F_OFD_SETLK) of a range up to and with `end`, INT64_MAX: whatever follows. `type`:
+/// 0 for reading (F_RDLCK), 1 for writing (F_WRLCK), 2 none (F_UNLCK). Returns 0, or -1 with errno.
+int chost_lock_range(int descriptor, int type, int64_t start, int64_t end);
+
+/// Finds what keeps a descriptor from having such a lock (F_OFD_GETLK): a lock of somebody else, or type 2. Returns 0, or -1
+/// with errno.
+int chost_find_lock(int descriptor, int *type, int64_t *start, int64_t *end);
+
 /// Who is at the other side of a Unix socket (SO_PEERCRED, which needs _GNU_SOURCE). Returns 0, or -1 with errno.
 int chost_peer(int descriptor, int *process, unsigned *user);
 

@@ -1,4 +1,5 @@
 import Bus
+import Glibc
 import HostSystem
 import Synchronization
 
@@ -22,6 +23,9 @@ public final class VirtioFileSystem: VirtioDevice {
   let server = FuseServer()
   let counters = Mutex(FileSystemMetrics())
   weak var transport: VirtioTransport?
+  /// Requests that aren't answered yet.
+  var waiting: [Waiting] = []
+  var timer: EventLoop.Token?
 
   /// Throws `HostError` where a folder isn't there.
   public init(_ folders: [SharedFolder]) throws {
@@ -31,8 +35,11 @@ public final class VirtioFileSystem: VirtioDevice {
   }
 
   public func attach(to transport: VirtioTransport) { self.transport = transport }
-  public func activate(features: UInt64) {}
-  public func reset() { server.reset() }
+  public func activate(features: UInt64) { askAgain() }
+  public func reset() {
+    server.reset()
+    forgetWaiting()
+  }
 
   /// Shares one more folder, or another one under a name that is there. Throws `HostError` where it isn't there. Any thread.
   /// - Parameter place: another path by which this process reaches it.
@@ -57,11 +64,25 @@ public final class VirtioFileSystem: VirtioDevice {
 
   public func queueNotified(_ index: Int) {
     counters.withLock { $0.notifications += 1 }
-    transport?.process(index) { try self.serve($0) }
+    transport?.process(index) { chain in
+      switch try self.answer(chain) {
+      case .written(let count): return count
+      case .waits(let unique, let wait):
+        guard !self.keep(chain.head, queue: index, unique, wait) else { return VirtioTransport.kept }
+        self.server.locks.endWait(unique)
+        return try self.reply(chain, unique, code: ENOLCK)
+      }
+    }
+    if server.locks.wereReleased { askAgain() }
+  }
+
+  enum Answer {
+    case written(UInt32)
+    case waits(unique: UInt64, FuseWait)
   }
 
   /// A request is a header, its arguments, room for the reply's header and for the reply (5.11.6).
-  private func serve(_ chain: DescriptorChain) throws -> UInt32 {
+  func answer(_ chain: DescriptorChain) throws -> Answer {
     var arguments = FuseArguments(reader: chain.reader)
     guard let header = FuseHeader(&arguments.reader) else {
       throw VirtqueueError.requestMalformed("a file system request shorter than its header")
@@ -70,23 +91,31 @@ public final class VirtioFileSystem: VirtioDevice {
     payload.skip(Self.replyHeader)
     var (count, code): (Int?, Int32) = (0, 0)
     do {
+      if header.operation == Fuse.Operation.interrupt.rawValue { interrupt(try arguments.take()) }
       count = try server.answer(header, &arguments, &payload)
     } catch let error as FuseError {
       code = error.code
+    } catch let wait as FuseWait {
+      return .waits(unique: header.unique, wait)
     }
     counters.withLock {
       $0.requests += 1
       if code != 0 { $0.errors += 1 }
     }
     // What is forgotten isn't answered.
-    guard let count, chain.writableCount > 0 else { return 0 }
+    guard let count, chain.writableCount > 0 else { return .written(0) }
+    return .written(try reply(chain, header.unique, count, code: code))
+  }
+
+  /// Writes a reply's header, before so many bytes.
+  func reply(_ chain: DescriptorChain, _ unique: UInt64, _ count: Int = 0, code: Int32) throws -> UInt32 {
     guard chain.writableCount >= Self.replyHeader else {
       throw VirtqueueError.requestMalformed("a file system request without room for its reply")
     }
     var head = chain.writer
     head.write(UInt32(Self.replyHeader + count))
     head.write(-code)
-    head.write(header.unique)
+    head.write(unique)
     return UInt32(Self.replyHeader + count)
   }
 

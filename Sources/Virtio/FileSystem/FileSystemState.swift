@@ -2,7 +2,8 @@ import Bus
 import Glibc
 
 /// What a guest knows of the host's files. Where a machine is restored they are looked for by their names, and are what they
-/// were if they are the same files still; others are gone for the guest (ESTALE).
+/// were if they are the same files still; others are gone for the guest (ESTALE). Locks are taken again, but for those that
+/// somebody else has by then: the machine that this one is a clone of, say.
 extension VirtioFileSystem {
   public struct State: Codable {
     struct Node: Codable {
@@ -25,13 +26,24 @@ extension VirtioFileSystem {
       var flags: UInt32?
     }
 
+    struct Lock: Codable {
+      var node: UInt64
+      var owner: UInt64
+      var ranges: [SharedLocks.Range]
+      var handles: Set<UInt64>
+    }
+
     var minorVersion: UInt32
     var nextHandle: UInt64
     var nodes: [Node]
     var handles: [Handle]
+    var locks: [Lock]
+    /// Locks of whole files by their handles.
+    var wholeLocks: [UInt64: UInt32]
+    var waiting: [Waiting]
   }
 
-  public static let stateVersion = 1
+  public static let stateVersion = 2
 
   public func saveState() -> State {
     var nodes: [State.Node] = []
@@ -57,11 +69,16 @@ extension VirtioFileSystem {
       + server.folders.map { State.Handle(handle: $0.key, node: $0.value.node.identifier, flags: nil) }
     return State(
       minorVersion: server.minorVersion, nextHandle: server.nextHandle, nodes: nodes,
-      handles: handles.filter { known.contains($0.node) || $0.node == Fuse.rootNode })
+      handles: handles.filter { known.contains($0.node) || $0.node == Fuse.rootNode },
+      locks: server.locks.holders.map {
+        State.Lock(node: $0.key.node, owner: $0.key.owner, ranges: $0.value.ranges, handles: $0.value.handles)
+      },
+      wholeLocks: server.locks.wholes, waiting: waiting)
   }
 
   public func restoreState(_ state: State) throws {
     server.reset()
+    forgetWaiting()
     server.minorVersion = state.minorVersion
     server.nextHandle = state.nextHandle
     var restored: [UInt64: SharedNode] = [:]
@@ -98,5 +115,15 @@ extension VirtioFileSystem {
         server.folders[saved.handle] = folder
       }
     }
+    for saved in state.locks {
+      guard let node = try? server.nodes.node(saved.node) else { continue }
+      server.lockAgain(node, saved.owner, saved.ranges, handles: saved.handles)
+    }
+    for (handle, type) in state.wholeLocks { server.lockAgain(handle: handle, type) }
+    // Asked again when the queues are there.
+    guard state.waiting.allSatisfy({ queueMaximumSizes.indices.contains($0.queue) }) else {
+      throw StateError("the saved state of '\(stateIdentifier)' is damaged")
+    }
+    waiting = state.waiting
   }
 }

@@ -30,7 +30,7 @@ extension FuseServer {
     reply.put(node.identifier)
     reply.put(UInt64(0))
     reply.put(Self.validity)
-    reply.put(Self.validity)
+    reply.put(tell(node, status))
     reply.put(UInt64(0))
     put(status, owner, in: &reply)
   }
@@ -91,12 +91,14 @@ extension FuseServer {
   /// fuse_attr_out, 104 bytes.
   private func attributes(_ node: SharedNode, _ known: stat? = nil) throws -> FuseReply {
     var reply = FuseReply()
-    reply.put(Self.validity)
-    reply.put(UInt64(0))
     if node.served == nil {
+      reply.put(Self.validity)
+      reply.put(UInt64(0))
       putRoot(in: &reply)
     } else {
       let status = try known ?? nodes.status(node)
+      reply.put(tell(node, status))
+      reply.put(UInt64(0))
       put(status, try owner(node, status), in: &reply)
     }
     return reply

@@ -67,6 +67,12 @@ extension FuseServer {
     let flags: UInt32 = try arguments.take()
     let writes = flags & UInt32(O_ACCMODE) != UInt32(O_RDONLY) || flags & UInt32(O_TRUNC) != 0
     if writes, node.served?.folder.isReadOnly != false { throw FuseError(EROFS) }
+    if flags & UInt32(O_TRUNC) != 0 {
+      node.told = nil
+    } else if locks.areInUse, node.kind == S_IFREG {
+      // What a lock guards may be in another file than the one that is locked.
+      try awaitNews(of: node, try nodes.status(node))
+    }
     let handle = try takeHandle()
     files[handle] = OpenFile(node, try openFile(node, OpenFile.flags(flags)), flags: flags)
     var reply = FuseReply()
@@ -151,6 +157,7 @@ extension FuseServer {
         vectors.append(iovec(iov_base: start, iov_len: piece.count))
       }
     }
+    file.node.told = nil
     let count = try move(&vectors, at: position) { pwritev(descriptor, $0, $1, $2) }
     var reply = FuseReply()
     reply.put(UInt32(count))
@@ -230,6 +237,7 @@ extension FuseServer {
     guard let offset = Int64(exactly: offset), let count = Int64(exactly: count), file.isWritable else {
       throw FuseError(EINVAL)
     }
+    file.node.told = nil
     guard chost_allocate(file.descriptor, Int32(bitPattern: mode), offset, count) == 0 else { throw FuseError(errno) }
   }
 
@@ -243,6 +251,7 @@ extension FuseServer {
       throw FuseError(EINVAL)
     }
     if target.node.served?.folder.isReadOnly != false { throw FuseError(EROFS) }
+    target.node.told = nil
     // Not so much that other requests wait long.
     let copied = chost_copy_range(
       source.descriptor, from, try target.placingDescriptor(), to, Int(min(count, 16 << 20)))

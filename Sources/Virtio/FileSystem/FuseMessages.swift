@@ -20,7 +20,7 @@ enum Fuse {
     case makeFolder, unlink, removeFolder, rename, link, open, read, write, fileSystemStatus, release
     case sync = 20
     case setExtended, getExtended, listExtended, removeExtended, flush, initialize, openFolder, readFolder
-    case releaseFolder, syncFolder
+    case releaseFolder, syncFolder, getLock, setLock, setLockWaiting
     case create = 35
     case interrupt
     case destroy = 38
@@ -32,8 +32,10 @@ enum Fuse {
   /// Agreed on at the begin (flags of FUSE_INIT).
   enum Feature {
     static let asynchronousReads: UInt32 = 1 << 0
+    static let locks: UInt32 = 1 << 1
     static let truncatesWhenOpening: UInt32 = 1 << 3
     static let bigWrites: UInt32 = 1 << 5
+    static let wholeFileLocks: UInt32 = 1 << 10
     static let invalidatesData: UInt32 = 1 << 12
     static let readsFoldersPlus: UInt32 = 1 << 13
     static let readsFoldersPlusWherePays: UInt32 = 1 << 14
@@ -46,7 +48,7 @@ enum Fuse {
     static let all =
       asynchronousReads | truncatesWhenOpening | bigWrites | invalidatesData | readsFoldersPlus
       | readsFoldersPlusWherePays | asynchronousDirectReads | parallelFolderOperations | maximumPages | cachesLinks
-      | dropsPrivileges
+      | dropsPrivileges | locks | wholeFileLocks
   }
 
   /// What SETATTR changes (FATTR_).
@@ -73,6 +75,12 @@ enum Fuse {
 struct FuseError: Error, Equatable {
   let code: Int32
   init(_ code: Int32) { self.code = code }
+}
+
+/// The answer isn't there yet: the request is to be asked again, then at the latest.
+struct FuseWait: Error {
+  /// Of `MonotonicClock`, nanoseconds; nil: soon.
+  var until: UInt64?
 }
 
 /// What each request begins with (fuse_in_header), 40 bytes.

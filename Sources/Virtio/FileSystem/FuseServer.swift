@@ -16,6 +16,7 @@ final class FuseServer {
   var nextHandle: UInt64 = 1
   /// Of both at most.
   let mostHandles: Int
+  var locks = SharedLocks()
   /// The guest has begun; zero: not yet.
   var minorVersion: UInt32 = 0
 
@@ -49,9 +50,13 @@ final class FuseServer {
       arguments.skip(4)
       for _ in 0..<count { nodes.forget(try arguments.take(), try arguments.take()) }
       return nil
+    // Only what waits can be interrupted, which whoever has it waiting does.
     case .interrupt: return nil
-    // The guest doesn't ask again.
-    case .flush: throw FuseError(ENOSYS)
+    // Closing succeeds though the folder isn't shared any more.
+    case .flush:
+      arguments.skip(16)
+      unlock(header.node, owner: try arguments.take())
+      return 0
     case .initialize: return try send(try initialize(&arguments), &payload)
     default: break
     }
@@ -70,7 +75,13 @@ final class FuseServer {
     case .readLink: return try send(try readLink(node), &payload)
     case .open: return try send(try open(node, &arguments), &payload)
     case .release:
-      files[try arguments.take()] = nil
+      let handle: UInt64 = try arguments.take()
+      unlock(node, handle: handle)
+      files[handle] = nil
+      return 0
+    case .getLock: return try send(try findLock(node, &arguments), &payload)
+    case .setLock, .setLockWaiting:
+      try lock(node, &arguments, header.unique, waits: operation == .setLockWaiting)
       return 0
     case .openFolder: return try send(try openFolder(node), &payload)
     case .readFolder: return try readFolder(node, &arguments, &payload, withAttributes: false)
@@ -153,6 +164,7 @@ final class FuseServer {
   /// As before the guest's first request.
   func reset() {
     minorVersion = 0
+    locks = SharedLocks()
     files = [:]
     folders = [:]
     nodes.removeAll()
@@ -166,6 +178,7 @@ final class FuseServer {
   func remove(_ name: String) -> Bool {
     guard let index = served.firstIndex(where: { $0.folder.name == name }) else { return false }
     let folder = served.remove(at: index)
+    locks.removeAll { $0.served === folder }
     files = files.filter { $0.value.node.served !== folder }
     folders = folders.filter { $0.value.node.served !== folder }
     nodes.removeAll(of: folder)
@@ -182,7 +195,7 @@ final class FuseServer {
   }
 
   func takeHandle() throws -> UInt64 {
-    guard files.count + folders.count < mostHandles else { throw FuseError(ENFILE) }
+    guard files.count + folders.count + locks.ownerCount < mostHandles else { throw FuseError(ENFILE) }
     defer { nextHandle += 1 }
     return nextHandle
   }

@@ -29,6 +29,26 @@ final class SharedNode {
   /// Set-user-ID and set-group-ID bits, as they were seen last.
   var specialMode: UInt32 = 0
 
+  /// What the guest was told of a file, and until when it relies on it (`MonotonicClock`).
+  struct Told: Equatable {
+    let size: Int64
+    let seconds: Int
+    let nanoseconds: Int
+    let until: UInt64
+
+    init(_ status: stat, until: UInt64) {
+      size = Int64(status.st_size)
+      seconds = status.st_mtim.tv_sec
+      nanoseconds = status.st_mtim.tv_nsec
+      self.until = until
+    }
+  }
+
+  /// Nil: nothing, or the guest has changed it since, which it knows.
+  var told: Told?
+  /// The guest uses it together with others, by locks: it relies on nothing that it was told of it before.
+  var isShared = false
+
   init(
     _ identifier: UInt64, _ served: ServedFolder?, device: UInt64, inode: UInt64, kind: mode_t, parent: SharedNode?,
     name: [CChar]

@@ -111,6 +111,11 @@ public final class Virtqueue {
   /// Undoes the last `count` calls of `pop`: these chains will be taken again.
   public func putBack(_ count: Int) { position.nextAvailable &-= UInt16(truncatingIfNeeded: count) }
 
+  /// A chain that was taken and hasn't been given back, once more.
+  public func take(_ head: UInt16, into chain: inout DescriptorChain) throws(VirtqueueError) {
+    try walk(from: head, into: &chain)
+  }
+
   private struct Descriptor {
     static let next: UInt16 = 1
     static let write: UInt16 = 2

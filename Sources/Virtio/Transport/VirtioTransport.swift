@@ -270,8 +270,11 @@ public final class VirtioTransport: @unchecked Sendable {
     return queues[index]
   }
 
-  /// Serves the chains that wait in a queue. `serve` returns how many bytes it wrote into the chain, or nil to leave it
-  /// in the queue and stop for now; what it throws stops the device.
+  /// What `serve` returns of a chain that the device keeps, to give it back when its answer is there.
+  public static let kept = UInt32.max
+
+  /// Serves the chains that wait in a queue. `serve` returns how many bytes it wrote into the chain, `kept`, or nil to
+  /// leave it in the queue and stop for now; what it throws stops the device.
   ///
   /// `notesWrites`: whether memory is told of what the device writes, see `GuestMemory.noteWrite`.
   ///
@@ -293,7 +296,7 @@ public final class VirtioTransport: @unchecked Sendable {
             return interruptIfWanted(queue)
           }
           guard queues[index] === queue else { return }
-          queue.push(head: chain.head, written: written, notesWrites: notesWrites)
+          if written != Self.kept { queue.push(head: chain.head, written: written, notesWrites: notesWrites) }
           left -= 1
           if left == 0 {
             processLater(index)
