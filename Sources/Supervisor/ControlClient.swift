@@ -60,7 +60,9 @@ public struct ControlClient: Sendable {
     }
     if let refusal = reply.refusal {
       close(descriptor)
-      throw MachineError(.unavailable, "the machine '\(name)' refuses: \(refusal)")
+      // One of an earlier version says no code.
+      let code = reply.code.flatMap(MachineError.Code.init(rawValue:)) ?? .unavailable
+      throw MachineError(code, "the machine '\(name)' refuses: \(refusal)")
     }
     return (reply, descriptor)
   }

@@ -79,11 +79,17 @@ extension MachineStatus {
 }
 
 struct ControlReply: Codable {
-  /// One line that says why not.
+  /// One line that says why not, and what kind of trouble it is (`MachineError.Code`).
   var refusal: String?
+  var code: Int32?
   var status: MachineStatus?
   /// Of `wait`.
   var exitCode: Int32?
+
+  init(_ refusal: MachineError? = nil) {
+    self.refusal = refusal?.message
+    code = refusal?.code.rawValue
+  }
 }
 
 /// A line of JSON on a socket.

@@ -12,20 +12,20 @@ package final class ControlServer: Sendable {
     var pause: @Sendable () -> Void
     var resume: @Sendable () -> Void
     /// Why it can't be pressed; nil: it was.
-    var pressPowerButton: @Sendable () -> String?
+    var pressPowerButton: @Sendable () -> MachineError?
     var kill: @Sendable () -> Void
     /// Why it can't be saved there; nil: it was.
-    var save: @Sendable (_ path: String, _ isDurable: Bool) -> String?
+    var save: @Sendable (_ path: String, _ isDurable: Bool) -> MachineError?
     /// The same for its translators' code.
-    var keepCode: @Sendable (String) -> String?
+    var keepCode: @Sendable (String) -> MachineError?
     /// Processors (nil: no limit), a weight, which processors (nil: all) and RAM, each where it is to be changed. Why not;
     /// nil: done.
-    var set: @Sendable (_ processors: Double??, _ weight: Int?, _ pin: [Int]??, _ memory: UInt64?) -> String?
-    package var publish: @Sendable (String) -> String?
-    var unpublish: @Sendable (String) -> String?
+    var set: @Sendable (_ processors: Double??, _ weight: Int?, _ pin: [Int]??, _ memory: UInt64?) -> MachineError?
+    package var publish: @Sendable (String) -> MachineError?
+    var unpublish: @Sendable (String) -> MachineError?
     /// A folder, and by which path it is reached.
-    var share: @Sendable (SharedFolder, _ place: String) -> String?
-    var unshare: @Sendable (String) -> String?
+    var share: @Sendable (SharedFolder, _ place: String) -> MachineError?
+    var unshare: @Sendable (String) -> MachineError?
     /// Takes the descriptor; nil: the console is somebody's terminal.
     var attachConsole: (@Sendable (Int32) -> Void)?
     var resizeConsole: @Sendable (Int, Int) -> Void
@@ -59,7 +59,7 @@ package final class ControlServer: Sendable {
         return
       }
       guard let peer = UnixSocket.peer(connection), peer.user == geteuid() || peer.user == 0 else {
-        ControlLine.write(ControlReply(refusal: "this machine is another user's"), to: connection)
+        ControlLine.write(ControlReply(MachineError(.permission, "this machine is another user's")), to: connection)
         close(connection)
         continue
       }
@@ -71,7 +71,8 @@ package final class ControlServer: Sendable {
     var passed: Int32?
     defer { if let passed { close(passed) } }
     guard let request = ControlLine.read(ControlRequest.self, from: connection, passed: &passed) else {
-      ControlLine.write(ControlReply(refusal: "this isn't a request that the machine knows"), to: connection)
+      ControlLine.write(
+        ControlReply(MachineError(.usage, "this isn't a request that the machine knows")), to: connection)
       close(connection)
       return
     }
@@ -80,38 +81,37 @@ package final class ControlServer: Sendable {
     case .status: reply.status = handlers.status()
     case .pause: handlers.pause()
     case .resume: handlers.resume()
-    case .powerButton: reply.refusal = handlers.pressPowerButton()
+    case .powerButton: reply = ControlReply(handlers.pressPowerButton())
     case .kill: handlers.kill()
     case .set:
-      reply.refusal = handlers.set(
-        request.processors.map { $0 == 0 ? nil : $0 }, request.weight, request.pin.map { $0.isEmpty ? nil : $0 },
-        request.memory)
-    case .publish: reply.refusal = request.forward.map(handlers.publish) ?? "say which port"
-    case .unpublish: reply.refusal = request.forward.map(handlers.unpublish) ?? "say which port"
+      reply = ControlReply(
+        handlers.set(
+          request.processors.map { $0 == 0 ? nil : $0 }, request.weight, request.pin.map { $0.isEmpty ? nil : $0 },
+          request.memory))
+    case .publish: reply = Self.reply(request.forward, missing: "say which port", handlers.publish)
+    case .unpublish: reply = Self.reply(request.forward, missing: "say which port", handlers.unpublish)
     case .share:
-      reply.refusal =
-        request.folder.map { folder in
-          Self.reaching(folder.path, by: passed, isFolder: true) { handlers.share(folder, $0) }
-        } ?? "say which folder"
-    case .unshare: reply.refusal = request.name.map(handlers.unshare) ?? "say which folder"
+      reply = Self.reply(request.folder, missing: "say which folder") { folder in
+        Self.reaching(folder.path, by: passed, isFolder: true) { handlers.share(folder, $0) }
+      }
+    case .unshare: reply = Self.reply(request.name, missing: "say which folder", handlers.unshare)
     case .keepCode:
-      reply.refusal = request.path.map { Self.reaching($0, by: passed, handlers.keepCode) } ?? "say where"
+      reply = Self.reply(request.path, missing: "say where") { Self.reaching($0, by: passed, handlers.keepCode) }
     case .save:
-      reply.refusal =
-        request.path.map { path in
-          Self.reaching(path, by: passed) { handlers.save($0, request.isDurable ?? true) }
-        } ?? "say where"
+      reply = Self.reply(request.path, missing: "say where") { path in
+        Self.reaching(path, by: passed) { handlers.save($0, request.isDurable ?? true) }
+      }
     case .resize:
       if let columns = request.columns, let rows = request.rows, (1...65535).contains(columns),
         (1...65535).contains(rows)
       {
         handlers.resizeConsole(columns, rows)
       } else {
-        reply.refusal = "a terminal has 1 to 65535 columns and rows"
+        reply = ControlReply(MachineError(.usage, "a terminal has 1 to 65535 columns and rows"))
       }
     case .console:
       guard let attach = handlers.attachConsole else {
-        reply.refusal = "its console is the terminal that it was started on"
+        reply = ControlReply(MachineError(.unavailable, "its console is the terminal that it was started on"))
         break
       }
       if ControlLine.write(reply, to: connection) { attach(connection) } else { close(connection) }
@@ -146,16 +146,23 @@ package final class ControlServer: Sendable {
     }
   }
 
+  private static func reply<Value>(
+    _ value: Value?, missing words: String, _ body: (Value) -> MachineError?
+  ) -> ControlReply {
+    ControlReply(value.map(body) ?? MachineError(.usage, words))
+  }
+
   /// Calls `body` with a path by which this process reaches what the client calls `path`, of which that has opened the
   /// folder: there may be no such path here. Returns what `body` refuses, in the client's words.
   private static func reaching(
-    _ path: String, by folder: Int32?, isFolder: Bool = false, _ body: (String) -> String?
-  ) -> String? {
+    _ path: String, by folder: Int32?, isFolder: Bool = false, _ body: (String) -> MachineError?
+  ) -> MachineError? {
     guard let folder else { return body(path) }
     let place = "/proc/self/fd/\(folder)"
-    if isFolder { return body(place)?.replacing(place, with: path) }
     let url = URL(fileURLWithPath: path)
-    return body(place + "/" + url.lastPathComponent)?.replacing(place, with: url.deletingLastPathComponent().path)
+    let (inside, said) =
+      isFolder ? (place, path) : (place + "/" + url.lastPathComponent, url.deletingLastPathComponent().path)
+    return body(inside).map { MachineError($0.code, $0.message.replacing(place, with: said)) }
   }
 
   /// How many wait for the machine's end.
@@ -164,6 +171,7 @@ package final class ControlServer: Sendable {
   }
 
   /// Tells those who wait how the machine has ended, and takes no more.
+<<<<<<< HEAD
   package func end(exitCode: Int32) {
     waiting.withLock { state in
       guard case .open(let connections) = state else { return }
@@ -172,6 +180,19 @@ package final class ControlServer: Sendable {
         ControlLine.write(ControlReply(exitCode: exitCode), to: connection)
         shutdown(connection, Int32(SHUT_RDWR))
       }
+=======
+  func end(exitCode: Int32) {
+    let connections: [Int32] = waiting.withLock { state in
+      defer { state = .closed(exitCode: exitCode) }
+      if case .open(let connections) = state { return connections }
+      return []
+    }
+    for connection in connections {
+      var reply = ControlReply()
+      reply.exitCode = exitCode
+      ControlLine.write(reply, to: connection)
+      close(connection)
+>>>>>>> 2b84d04 (What a running machine refuses has the exit code of its reason; damaged and unwritable saves are tested)
     }
     shutdown(listener, Int32(SHUT_RDWR))
     unlink(folder.controlSocket)

@@ -197,8 +197,8 @@ public final class MachineProcess: @unchecked Sendable {
         machine.wait(while: [.paused])
       },
       pressPowerButton: {
-        if machine.state == .paused { return "it is paused; resume it first" }
-        return machine.pressPowerButton() ? nil : "it has no power button"
+        if machine.state == .paused { return MachineError(.unavailable, "it is paused; resume it first") }
+        return machine.pressPowerButton() ? nil : MachineError(.unavailable, "it has no power button")
       },
       kill: { machine.stop() },
       save: { [weak self] path, isDurable in
@@ -239,19 +239,23 @@ public final class MachineProcess: @unchecked Sendable {
       },
       unshare: { name in
         machine.wait(while: [.ready])
-        return machine.stopSharing(name) ? nil : "it shares no folder '\(name)'"
+        return machine.stopSharing(name) ? nil : MachineError(.noInput, "it shares no folder '\(name)'")
       },
       attachConsole: attach,
       resizeConsole: { columns, rows in recorder?.resize(columns: columns, rows: rows) })
   }
 
   /// Why something can't be done; nil: it was.
-  private static func reason(_ body: () throws -> Void) -> String? {
+  private static func reason(_ body: () throws -> Void) -> MachineError? {
     do {
       try body()
       return nil
+    } catch let error as MachineError {
+      return error
+    } catch let error as HostError {
+      return MachineError(.host, error.message)
     } catch {
-      return "\(error)"
+      return MachineError(.unavailable, "\(error)")
     }
   }
 

@@ -395,7 +395,11 @@ public final class VirtualMachine: @unchecked Sendable {
     let (configuration, savedDisks) = (currentConfiguration, self.savedDisks)
     try board.loop.performAndWait {
       Result {
-        for disk in disks where !disk.isReadOnly { try disk.flush() }
+        do {
+          for disk in disks where !disk.isReadOnly { try disk.flush() }
+        } catch {
+          throw MachineError(.inputOutput, "can't write what the machine's disks have yet to write: \(error)")
+        }
         let parts = SavedMachine.Parts(
           configuration: configuration, clock: board.clock.ticks(),
           instructionSet: board.configuration.describedInstructionSet.extensions,

@@ -202,7 +202,7 @@ import Testing
     // Over itself, but over nothing else.
     try expectSuccess("save", "web", program["saved"])
     try program.file("mine/file", [1])
-    try program.expectRefusal("save", "web", program["mine"], code: 69, says: "isn't a saved machine")
+    try program.expectRefusal("save", "web", program["mine"], code: 73, says: "isn't a saved machine")
     try program.expectRefusal("save", "web", program["no/where"], code: 66, says: "can't use the folder", program["no"])
     // A byte of RAM has changed.
     let memory = try FileHandle(forUpdating: URL(fileURLWithPath: program["saved/memory-0"]))
