@@ -1,18 +1,18 @@
 """Rows of Yadori's machines: how soon they start, are saved, restored, cloned and answer, and what they cost."""
-import json
 import struct
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from benchmark.loops import row
+from benchmark.commands import Commands
+from benchmark.entitlement import Entitlement
+from benchmark.rows import RUNS, Rows
 
-RUNS = 5
 CLONES = 10
-#: Caps in processors, for machines under full load at the same time: no more than two processors in all.
-CAPS = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5]
-CAP_SECONDS = 5
+#: That a program in the guest fills and gives back.
+TOUCHED = 500_000_000
+#: So many are said to be possible on a host with 24 GiB.
+MANY_CLONES = 300
 
 
 def private_memory(process, beside):
@@ -28,34 +28,9 @@ def private_memory(process, beside):
     return total
 
 
-class Life:
-    def __init__(self, yadori, image):
-        self.yadori, self.image = yadori, image
-        self.rows = []
-
-    def run(self, *arguments, check=True):
-        result = subprocess.run([self.yadori, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if check and result.returncode != 0:
-            raise RuntimeError(f"yadori {' '.join(arguments)}: {result.stderr.strip()}")
-        return result.stdout
-
-    def timed(self, *arguments):
-        start = time.monotonic()
-        self.run(*arguments)
-        return (time.monotonic() - start) * 1000
-
-    def add(self, name, unit, values):
-        if values:
-            self.rows.append(row(name, unit, values))
-
-    def usage(self, *names, seconds="0.2"):
-        return json.loads(self.run("stats", "--json", "--interval", seconds, *names))
-
-    def remove(self, *names):
-        self.run("remove", "-f", *names, check=False)
-
+class Life(Rows):
     def bare_machines(self):
-        """A program that loops for ever: the time of a start in the background, its memory, and caps under full load."""
+        """A program that loops for ever: the time of a start in the background, and its memory."""
         with tempfile.TemporaryDirectory() as folder:
             kernel = Path(folder) / "endless.bin"
             # j .
@@ -67,24 +42,13 @@ class Life:
         for _ in range(RUNS):
             times.append(self.timed("run", "-d", "--rm", "--name", "bench-bare", "--kernel", kernel, "--firmware",
                                     "none", "-m", "256M"))
-            status = json.loads(self.run("inspect", "bench-bare"))[0]["status"]
+            status = self.status("bench-bare")
             starts.append(status["startDuration"] * 1000)
             memory.append(private_memory(status["process"], beside=256 << 10) / 1024)
             self.remove("bench-bare")
         self.add("start of a bare machine (-d)", "ms", times)
         self.add("its own process, to the first instruction", "ms", starts)
         self.add("its private memory beside RAM", "MiB", memory)
-        names = [f"bench-cap-{cap}" for cap in CAPS]
-        try:
-            for name, cap in zip(names, CAPS):
-                self.run("run", "-d", "--rm", "--name", name, "--kernel", kernel, "--firmware", "none", "-m", "64M",
-                         "--cpus", str(cap))
-            time.sleep(1)
-            used = {usage["name"]: usage["processors"] for usage in self.usage(*names, seconds=str(CAP_SECONDS))}
-            self.add(f"{len(CAPS)} capped machines: points away", "points",
-                     [abs(used[name] - cap) * 100 for name, cap in zip(names, CAPS)])
-        finally:
-            self.remove(*names)
 
     def system(self):
         """A machine of the image: saved, restored, cloned, and commands in it."""
@@ -104,49 +68,107 @@ class Life:
                         self.remove("bench-again")
                     self.add(name, "ms", times)
                     self.add(f"{name}, and exec true", "ms", answers)
-                names = [f"bench-clone-{number}" for number in range(1, CLONES + 1)]
-                try:
-                    whole = self.timed("clone", "--same-identity", "bench-life", f"bench-clone-1..{CLONES}")
-                    self.add(f"clone, each of {CLONES}", "ms", [whole / CLONES])
-                    self.add("a clone's private memory at birth", "MiB",
-                             [usage["privateBytes"] / (1 << 20) for usage in self.usage(*names)])
-                    self.waiting_machines(names[:8])
-                finally:
-                    self.remove(*names)
+                self.snapshots()
+                self.clones()
+                self.memory()
             finally:
                 self.remove("bench-life")
 
-    def waiting_machines(self, names):
-        """Machines that wait most of the time, and compute for a tenth of it: one alone, and all at the same time."""
-        turns = "for (1..40) { select(undef, undef, undef, 0.1); my $x = 0; $x += $_ for 1..60000 }"
-        command = [self.yadori, "exec", names[0], "--", "perl", "-e", turns]
-        self.run(*command[1:])
+    def snapshots(self):
+        names = [f"bench-{number}" for number in range(RUNS)]
+        self.add("snapshot create", "ms", [self.timed("snapshot", "create", "bench-life", name) for name in names])
+        self.add("snapshot revert", "ms", [self.timed("snapshot", "revert", "bench-life", name) for name in names])
+        for name in names:
+            self.run("snapshot", "delete", "bench-life", name)
 
-        def seconds(machines):
+    def clones(self):
+        names = [f"bench-clone-{number}" for number in range(1, CLONES + 1)]
+        for kind, flags in [("clone", ["--same-identity"]), ("clone with an identity", [])]:
+            try:
+                whole = self.timed("clone", *flags, "bench-life", f"bench-clone-1..{CLONES}")
+                self.add(f"{kind}, each of {CLONES}", "ms", [whole / CLONES])
+                if flags:
+                    self.add("a clone's private memory at birth", "MiB",
+                             [usage["privateBytes"] / (1 << 20) for usage in self.usage(*names)])
+                    self.add("what a clone shares of its memory", "%",
+                             [shared_memory(self.status(name)["process"]) for name in names])
+                else:
+                    self.answers(names)
+            finally:
+                self.remove(*names)
+
+    def answers(self, names):
+        """Each answers by its own name."""
+        times = []
+        for name in names:
             start = time.monotonic()
-            commands = [subprocess.Popen([*command[:2], name, *command[3:]], stdin=subprocess.DEVNULL,
-                                         stdout=subprocess.DEVNULL) for name in machines]
-            if any(process.wait() for process in commands):
-                raise RuntimeError("a machine that waits failed")
-            return time.monotonic() - start
+            answer = self.run("exec", name, "--", "hostname").strip()
+            times.append((time.monotonic() - start) * 1000)
+            if answer != name:
+                raise RuntimeError(f"the clone {name} says that it is {answer}")
+        self.add(f"exec hostname in each of {len(names)} clones", "ms", times)
 
-        self.add("40 waits of 0.1 s, each with some work", "s", [seconds(names[:1]) for _ in range(2)])
-        self.add(f"the same in {len(names)} machines at once", "s", [seconds(names) for _ in range(2)])
+    def memory(self):
+        """What comes back to this host of memory that the guest doesn't use any more."""
+        def used():
+            return self.usage("bench-life")[0]["privateBytes"] / (1 << 20)
 
-    def single_commands(self):
-        """Machines for one command each."""
-        self.run("run", "--rm", self.image, "--", "true")
-        for name, command in [("true", ["true"]), ("gcc --version", ["gcc", "--version"]),
-                              ("python3 -c pass", ["python3", "-c", "pass"])]:
-            self.add(f"run --rm -- {name}", "ms",
-                     [self.timed("run", "--rm", self.image, "--", *command) for _ in range(RUNS)])
+        before = used()
+        touch = f"perl -e '$n = {TOUCHED}; $x = q(x) x $n; $| = 1; print q(x); select undef, undef, undef, 0.1 until -e q(/tmp/enough)'"
+        self.run("exec", "bench-life", "--", "sh", "-c", f"rm -f /tmp/full; {touch} >/tmp/full 2>/dev/null & "
+                 "until [ -s /tmp/full ]; do sleep 0.1; done")
+        full = used()
+        self.run("exec", "bench-life", "--", "touch", "/tmp/enough")
+        start, lowest = time.monotonic(), full
+        while time.monotonic() - start < 10:
+            lowest = min(lowest, used())
+        self.add("private memory of a machine", "MiB", [before])
+        self.add("the same when a program has filled 500 MB", "MiB", [full])
+        self.add("the same within 10 s of the program's end", "MiB", [lowest])
+
+    def many_clones(self):
+        """Not by default: it takes minutes, and some 24 GiB."""
+        self.run("run", "-d", "--name", "bench-many", "-m", "1G", self.image)
+        names = [f"bench-many-{number}" for number in range(1, MANY_CLONES + 1)]
+        try:
+            self.run("exec", "bench-many", "--", "systemctl", "is-system-running", "--wait", check=False)
+            before = available_memory()
+            whole = self.timed("clone", "bench-many", f"bench-many-1..{MANY_CLONES}")
+            self.add(f"clone with an identity, each of {MANY_CLONES}", "ms", [whole / MANY_CLONES])
+            self.answers(names)
+            self.add(f"this host's memory in use by {MANY_CLONES} clones", "GiB", [before - available_memory()])
+        finally:
+            self.remove(*names)
+            self.remove("bench-many")
 
 
-def measure(yadori, image):
-    life = Life(yadori, image)
-    for part in (life.bare_machines, life.system, life.single_commands):
+def shared_memory(process):
+    """Hundredths of what is in a process's memory that others have, too."""
+    sizes = {}
+    with open(f"/proc/{process}/smaps_rollup") as file:
+        for line in file:
+            words = line.split()
+            if words[-1] == "kB":
+                sizes[words[0]] = int(words[1])
+    return (sizes["Shared_Clean:"] + sizes["Shared_Dirty:"]) / sizes["Rss:"] * 100
+
+
+def available_memory():
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) / (1 << 20) for line in file if line.startswith("MemAvailable:"))
+
+
+def measure(yadori, image, has_many_clones=False):
+    life, entitlement = Life(yadori, image), Entitlement(yadori, image)
+    parts = [life.bare_machines, entitlement.caps, life.system, entitlement.waiting, Commands(yadori, image).commands]
+    if has_many_clones:
+        parts.append(life.many_clones)
+    rows = []
+    for part in parts:
         try:
             part()
         except RuntimeError as error:
-            life.rows.append({"name": str(error), "unit": "failed", "median": 0, "runs": [0]})
-    return life.rows
+            part.__self__.rows.append({"name": str(error), "unit": "failed", "median": 0, "runs": [0]})
+        rows += part.__self__.rows
+        part.__self__.rows = []
+    return rows

@@ -61,8 +61,8 @@ def measure(yadori, guests):
 
 
 def table(rows):
-    lines = [f"{'what':34} {'median':>10} {'min':>10} {'max':>10}  unit"]
+    lines = [f"{'what':48} {'median':>10} {'min':>10} {'max':>10}  unit"]
     for line in rows:
-        lines.append(f"{line['name']:34} {line['median']:10.1f} {min(line['runs']):10.1f} {max(line['runs']):10.1f}"
+        lines.append(f"{line['name']:48} {line['median']:10.1f} {min(line['runs']):10.1f} {max(line['runs']):10.1f}"
                      f"  {line['unit']}")
     return "\n".join(lines)

@@ -171,28 +171,16 @@ package final class ControlServer: Sendable {
   }
 
   /// Tells those who wait how the machine has ended, and takes no more.
-<<<<<<< HEAD
   package func end(exitCode: Int32) {
     waiting.withLock { state in
       guard case .open(let connections) = state else { return }
       state = .closed(exitCode: exitCode)
-      for connection in connections {
-        ControlLine.write(ControlReply(exitCode: exitCode), to: connection)
-        shutdown(connection, Int32(SHUT_RDWR))
-      }
-=======
-  func end(exitCode: Int32) {
-    let connections: [Int32] = waiting.withLock { state in
-      defer { state = .closed(exitCode: exitCode) }
-      if case .open(let connections) = state { return connections }
-      return []
-    }
-    for connection in connections {
       var reply = ControlReply()
       reply.exitCode = exitCode
-      ControlLine.write(reply, to: connection)
-      close(connection)
->>>>>>> 2b84d04 (What a running machine refuses has the exit code of its reason; damaged and unwritable saves are tested)
+      for connection in connections {
+        ControlLine.write(reply, to: connection)
+        shutdown(connection, Int32(SHUT_RDWR))
+      }
     }
     shutdown(listener, Int32(SHUT_RDWR))
     unlink(folder.controlSocket)
