@@ -85,16 +85,22 @@ struct SetCommand: ParsableCommand {
     _ = wanted.adaptToHost()
     change(&wanted)
     try wanted.check()
-    if registry.folder(of: record).isInUse { try changeRunning(registry, record) }
+    let runs = registry.folder(of: record).isInUse
+    if share.isUsed {
+      if runs {
+        try ControlClient(registry, record).set(
+          processors: share.cpus?.processors, weight: share.weight, pin: share.pin?.numbers)
+      }
+      // What is done is kept, whatever becomes of the rest.
+      try registry.update(record.identifier) { share.apply(to: &$0.configuration) }
+    }
+    if runs { try changeRunning(registry, record) }
     try registry.update(record.identifier) { change(&$0.configuration) }
   }
 
   /// A running machine has no more harts and RAM than it was started with, but may do with less for a while.
   private func changeRunning(_ registry: MachineRegistry, _ record: MachineRecord) throws {
     let client = ControlClient(registry, record)
-    if share.isUsed {
-      try client.set(processors: share.cpus?.processors, weight: share.weight, pin: share.pin?.numbers)
-    }
     if harts == nil, memory == nil { return }
     let status = try client.status()
     var later: [String] = []

@@ -51,6 +51,7 @@ public final class MachineProcess: @unchecked Sendable {
     configuration.keptCode = [folder.keptCode] + (configuration.keptCode ?? [])
     machine = try Self.make(configuration, folder, console: console ?? recorder!)
     if isIsolated { leaveFiles() }
+    machine.weightsFile = registry.folder.appendingPathComponent("machines/weights").path
     if !record.isTemporary { machine.codeFile = folder.keptCode }
   }
 
@@ -214,11 +215,12 @@ public final class MachineProcess: @unchecked Sendable {
         return Self.reason { try machine.keepCode(at: path) }
       },
       set: { processors, weight, pin, memory in
-        if let processors { machine.setProcessorLimit(processors) }
-        return Self.reason {
+        Self.reason {
+          // What may be refused comes first, that nothing else is done then.
           if let weight { try machine.setProcessorWeight(weight) }
           if let pin { try machine.pin(to: pin) }
           if let memory { try machine.setMemoryTarget(memory) }
+          if let processors { machine.setProcessorLimit(processors) }
         }
       },
       publish: { forward in

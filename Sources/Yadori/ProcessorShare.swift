@@ -3,7 +3,8 @@ import Hart
 import HostSystem
 import Synchronization
 
-/// How much of the host's processors a machine may use: a cap, kept by its own account, and a weight against others.
+/// How much of the host's processors a machine may use: a cap, kept by its own account, and a weight against others, which
+/// becomes another cap where they want more than there is (`ProcessorWeights`).
 ///
 /// The account is the processor time of the whole process. It is looked at every half a millisecond or so of each hart;
 /// when more was used than the cap gives, all harts stand still until it is made up for.
@@ -11,6 +12,8 @@ final class ProcessorShare: @unchecked Sendable {
   private struct Account {
     /// Processors; nil: as many as there are.
     var limit: Double?
+    /// The same for the sake of heavier machines.
+    var weightLimit: Double?
     /// Nanoseconds that may be used at once, or that were used too much.
     var balance = 0.0
     /// When it was looked at last, and what was used by then, in nanoseconds.
@@ -27,36 +30,60 @@ final class ProcessorShare: @unchecked Sendable {
 
   private let isLimited = Atomic<Bool>(false)
   private let account = Mutex(Account())
+  /// Nil: weights are the host's affair. Before harts run.
+  var weights: ProcessorWeights?
 
   init(limit: Double?) { setLimit(limit) }
 
   func setLimit(_ limit: Double?) {
-    account.withLock { $0 = Account(limit: limit, time: MonotonicClock.nanoseconds(), used: Self.used()) }
-    isLimited.store(limit != nil, ordering: .releasing)
+    account.withLock { account in
+      account = Account(
+        limit: limit, weightLimit: account.weightLimit, time: MonotonicClock.nanoseconds(), used: Self.used())
+      isLimited.store(limit != nil || account.weightLimit != nil, ordering: .releasing)
+    }
+  }
+
+  private func setWeightLimit(_ limit: Double?) {
+    account.withLock { account in
+      if account.limit == nil, account.weightLimit == nil, limit != nil {
+        (account.balance, account.time, account.used) = (0, MonotonicClock.nanoseconds(), Self.used())
+      }
+      // What is found out of a tenth of a second is rough.
+      account.weightLimit = limit.map { limit in account.weightLimit.map { ($0 + limit) / 2 } ?? limit }
+      isLimited.store(account.limit != nil || limit != nil, ordering: .releasing)
+    }
   }
 
   /// Has a hart keep to it. Before it runs.
   func apply(to hart: Hart) {
     let before = hart.afterStretch
     var stretches = 0
+    let delay = ProcessorWeights.Delay()
     hart.afterStretch = { [unowned self, unowned hart] in
       before?()
       stretches &+= 1
-      if stretches % Self.interval == 0, isLimited.load(ordering: .relaxed) { keepTo(hart) }
+      if stretches % Self.interval != 0 { return }
+      if let weights, let limit = weights.look(delay, used: Self.used) { setWeightLimit(limit) }
+      if isLimited.load(ordering: .relaxed) { keepTo(hart) }
     }
   }
 
   private func keepTo(_ hart: Hart) {
     while true {
-      let rest: Double = account.withLock { account in
-        guard let limit = account.limit else { return 0 }
+      let (rest, isForWeight): (Double, Bool) = account.withLock { account in
+        let limits = [account.limit, account.weightLimit].compactMap { $0 }
+        guard let limit = limits.min() else { return (0, false) }
         let (now, used) = (MonotonicClock.nanoseconds(), Self.used())
         account.balance += Double(now - account.time) * limit - Double(used - account.used)
         account.balance = min(account.balance, Self.largestBalance)
         (account.time, account.used) = (now, used)
-        return -account.balance / limit
+        return (-account.balance / limit, limit == account.weightLimit)
       }
-      if rest <= 0 || !hart.rest(nanoseconds: UInt64(min(rest, Self.longestRest))) { return }
+      if rest <= 0 { return }
+      let start = MonotonicClock.nanoseconds()
+      let isOver = hart.rest(nanoseconds: UInt64(min(rest, Self.longestRest)))
+      if isForWeight { weights?.addRest(MonotonicClock.nanoseconds() &- start) }
+      if !isOver { return }
     }
   }
 

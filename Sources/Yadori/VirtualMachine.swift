@@ -267,7 +267,13 @@ public final class VirtualMachine: @unchecked Sendable {
       stopBackends()
       board.stop()
     }
-    if let weight = configuration.processorWeight, weight != 100 { try ProcessorShare.setWeight(weight) }
+    if let weightsFile {
+      share.weights = ProcessorWeights(
+        path: weightsFile, weight: configuration.processorWeight ?? 100, pinned: configuration.pinnedProcessors)
+    }
+    if share.weights == nil, let weight = configuration.processorWeight, weight != 100 {
+      try ProcessorShare.setWeight(weight)
+    }
     if let processors = configuration.pinnedProcessors { try HostResources.pin(to: processors) }
     isReady()
     let threads = HartThreads(
@@ -336,6 +342,11 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Where the code that the translators have made is kept when the guest switches the machine off, for
   /// `VirtualMachineConfiguration.keptCode` of later runs; nil: nowhere. Before `run`.
   public var codeFile: String?
+
+  /// A file through which machines keep to their weights against each other, all that have the same one; made where it isn't
+  /// there. Nil: weights are niceness, which counts against other programs, too, but where the host groups sessions, and
+  /// only root may raise. Before `run`.
+  public var weightsFile: String?
 
   /// Whether a file is of code that this build of the program, on this host, kept. Damage isn't looked for.
   public static func canBegin(withCode path: String) -> Bool { KeptCode.fits(path) }
@@ -515,7 +526,7 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Changes its weight against other machines (100 is usual). Throws `MachineError` where the host doesn't let it. Any
   /// thread.
   public func setProcessorWeight(_ weight: Int) throws {
-    try ProcessorShare.setWeight(weight)
+    if let weights = share.weights { weights.setWeight(weight) } else { try ProcessorShare.setWeight(weight) }
     changed.withLock { $0.processorWeight = weight }
   }
 
@@ -525,6 +536,7 @@ public final class VirtualMachine: @unchecked Sendable {
     do {
       try HostResources.pin(to: processors)
       changed.withLock { $0.pinnedProcessors = processors }
+      share.weights?.setPinned(processors)
     } catch let error as HostError {
       throw MachineError(.permission, error.message)
     }

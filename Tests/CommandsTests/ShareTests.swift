@@ -93,6 +93,34 @@ import Testing
     try expectSuccess("remove", "-f", "web", "web-1", "web-2")
   }
 
+  /// Machines that want the same processor get it by their weights, which can be raised again, and without root.
+  @Test func weightsCountAgainstEachOther() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let kernel = try program.kernel()
+    let last = try #require(HostResources.processors.last)
+    for (name, weight) in [("light", "100"), ("heavy", "400")] {
+      try expectSuccess(
+        "run", "-d", "--name", name, "--kernel", kernel, "-m", "64M", "--pin", "\(last)", "--weight", weight)
+    }
+    func ratio() throws -> Double {
+      // The first second is for finding out.
+      _ = try usages("--interval", "1")
+      let usages = try usages("--interval", "2")
+      let (light, heavy) = (usages.first { $0.name == "light" }, usages.first { $0.name == "heavy" })
+      return try #require(heavy).processors / max(0.001, try #require(light).processors)
+    }
+    let before = try ratio()
+    #expect(before > 2 && before < 8)
+    try expectSuccess("set", "light", "--weight", "400")
+    try expectSuccess("set", "heavy", "--weight", "100")
+    let after = try ratio()
+    #expect(after < 0.5)
+    // Nobody else wants it.
+    try expectSuccess("kill", "light")
+    try expectSuccess("set", "heavy", "--weight", "1")
+    try expectSuccess("remove", "-f", "light", "heavy")
+  }
+
   /// A pinned machine's threads may run on the processors named only, from its start and from when that is changed.
   @Test func aPinHolds() throws {
     defer { try? FileManager.default.removeItem(at: program.folder) }
