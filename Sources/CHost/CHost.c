@@ -124,7 +124,8 @@ void chost_serve_copies(void) {
         if (process == 0) {
             signal(SIGCHLD, SIG_DFL);
             setsid();
-            int output = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+            // The folder is the machine's: what a guest that owned it left there isn't followed.
+            int output = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
             if (output < 0) dprintf(report, "73 can't write '%s': %s", log, strerror(errno));
             if (output < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0) _exit(1);
             if (dup2(report, CHOST_REPORT_DESCRIPTOR) < 0) _exit(1);

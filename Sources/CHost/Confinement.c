@@ -14,14 +14,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+// Of this process itself.
 static int in_user_namespace;
 
 static int write_line(const char *path, const char *line) {
@@ -111,7 +114,8 @@ static int make_folders(char *path) {
 static int keep(int source, const char *root, const struct chost_kept *kept) {
     char to[PATH_MAX];
     struct stat status;
-    if (snprintf(to, sizeof to, "%s%s", root, kept->path) >= (int)sizeof to) return 0;
+    const char *place = kept->place ? kept->place : kept->path;
+    if (snprintf(to, sizeof to, "%s%s", root, place) >= (int)sizeof to) return 0;
     if (!make_folders(to) || fstat(source, &status) != 0) return 0;
     if (kept->link) return symlink(kept->link, to) == 0;
     if (S_ISDIR(status.st_mode)) {
@@ -140,16 +144,42 @@ static int fill_root(const int *sources, const struct chost_kept *kept, size_t c
     return syscall(SYS_pivot_root, root, place) == 0;
 }
 
+static int clone_mount(const char *path) {
+    return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+}
+
+int chost_folder_alone(const char *path) {
+    int folder = clone_mount(path), ends[2], status;
+    struct stat kind;
+    if (folder < 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0) {
+        // Without root another process does it, in a user namespace of its own.
+        pid_t child = fork();
+        if (child == 0) {
+            folder = enter_namespaces(CLONE_NEWUSER | CLONE_NEWNS) ? clone_mount(path) : -1;
+            _exit(folder < 0 || chost_send_descriptor(ends[1], "", 1, folder) != 1);
+        }
+        close(ends[1]);
+        char byte;
+        if (child > 0) chost_receive_descriptor(ends[0], &byte, 1, &folder);
+        close(ends[0]);
+        while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    }
+    if (folder < 0) return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fstat(folder, &kind) == 0 && S_ISDIR(kind.st_mode)) return folder;
+    close(folder);
+    errno = ENOTDIR;
+    return -1;
+}
+
 int chost_enter_root(const struct chost_kept *kept, size_t count) {
-    enum { most = 16 };
+    enum { most = 64 };
     int sources[most], entered = 0;
     // Any folder would do; this one is there.
     const char *root = kept[0].path;
     if (count > most) return 0;
     // Before something is mounted there.
     for (size_t index = 0; index < count; index++)
-        sources[index] =
-            (int)syscall(SYS_open_tree, AT_FDCWD, kept[index].path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+        sources[index] = clone_mount(kept[index].path);
     if (sources[0] >= 0 && mount("none", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=755") == 0) {
         entered = fill_root(sources, kept, count, root);
         if (!entered) umount2(root, MNT_DETACH);
@@ -160,13 +190,60 @@ int chost_enter_root(const struct chost_kept *kept, size_t count) {
     return entered;
 }
 
+// Landlock (landlock(7)), whose header older systems lack or have in part.
+enum { landlock_create_ruleset = 444, landlock_add_rule = 445, landlock_restrict_self = 446 };
+enum {
+    may_execute = 1 << 0, may_write_file = 1 << 1, may_read_file = 1 << 2, may_read_folder = 1 << 3,
+    may_make_character_device = 1 << 6, may_make_block_device = 1 << 11, may_link = 1 << 13, may_truncate = 1 << 14,
+    may_control_device = 1 << 15,
+};
+
+static int add_rule(int rules, const struct chost_kept *kept, uint64_t handled) {
+    struct { uint64_t allowed; int32_t parent; } __attribute__((packed)) rule;
+    struct stat status;
+    rule.parent = open(kept->path, O_PATH | O_CLOEXEC);
+    // What isn't there can't be reached.
+    if (rule.parent < 0) return 1;
+    rule.allowed = may_read_file | may_read_folder;
+    if (!kept->is_read_only) rule.allowed = ~(uint64_t)(may_execute | may_make_character_device | may_make_block_device);
+    if (!kept->is_device) rule.allowed &= ~(uint64_t)may_control_device;
+    if (fstat(rule.parent, &status) == 0 && !S_ISDIR(status.st_mode))
+        rule.allowed &= may_read_file | may_write_file | may_truncate | may_control_device;
+    rule.allowed &= handled;
+    // 1: what is below a path.
+    int added = syscall(landlock_add_rule, rules, 1, &rule, 0) == 0;
+    close(rule.parent);
+    return added;
+}
+
+int chost_restrict(const struct chost_kept *kept, size_t count, int network) {
+    struct { uint64_t files, network, scopes; } handled = {0};
+    long version = syscall(landlock_create_ruleset, NULL, 0, 1);
+    // The first version lets nobody move a file to another folder.
+    if (version < 2 || (count == 0 && (version < 4 || (network && version < 6)))) return 0;
+    const int newest = version >= 5 ? may_control_device : version >= 3 ? may_truncate : may_link;
+    if (count > 0) handled.files = 2 * (uint64_t)newest - 1;
+    // Listening and connecting by TCP.
+    if (!network && version >= 4) handled.network = 3;
+    // Abstract sockets and signals of others.
+    if (version >= 6) handled.scopes = 3;
+    int rules = (int)syscall(landlock_create_ruleset, &handled, sizeof handled, 0);
+    if (rules < 0) return 0;
+    int applied = 1;
+    for (size_t index = 0; index < count && applied; index++) applied = add_rule(rules, &kept[index], handled.files);
+    applied = applied && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && syscall(landlock_restrict_self, rules, 0) == 0;
+    close(rules);
+    if (!applied) return 0;
+    return (handled.files ? CHOST_RESTRICTED_FILES : 0) | (handled.network || handled.scopes ? CHOST_RESTRICTED_REACH : 0);
+}
+
 #if defined(__x86_64__)
 // What a machine's process never does once it runs: start programs, reach into other processes, change what it is or
 // the host's system, and use what kernels have been broken into by.
 static const unsigned short forbidden[] = {
     SYS_execve, SYS_execveat, SYS_fork, SYS_vfork,
     SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, SYS_pidfd_getfd,
-    SYS_kill, SYS_tkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo, SYS_pidfd_send_signal,
+    SYS_tkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo, SYS_pidfd_send_signal,
     SYS_setuid, SYS_setgid, SYS_setreuid, SYS_setregid, SYS_setresuid, SYS_setresgid, SYS_setfsuid, SYS_setfsgid,
     SYS_setgroups, SYS_capset, SYS_unshare, SYS_setns, SYS_chroot, SYS_pivot_root,
     SYS_mount, SYS_umount2, SYS_move_mount, SYS_open_tree, SYS_fsopen, SYS_fsconfig, SYS_fsmount, SYS_fspick,
@@ -177,43 +254,87 @@ static const unsigned short forbidden[] = {
     SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register,
     SYS_add_key, SYS_request_key, SYS_keyctl, SYS_name_to_handle_at, SYS_open_by_handle_at, SYS_lookup_dcookie,
     SYS_fanotify_init, SYS_migrate_pages, SYS_move_pages, SYS_mbind, SYS_set_mempolicy, SYS_uselib, SYS_ustat,
-    SYS_sysfs, SYS_nfsservctl, SYS_vmsplice,
+    SYS_sysfs, SYS_nfsservctl, SYS_vmsplice, SYS_get_robust_list, SYS_setpgid, SYS_setpriority, SYS_ioprio_set,
+    // process_madvise, process_mrelease, lsm_set_self_attr, open_tree_attr: newer than some headers.
+    440, 448, 460, 467,
 };
 enum { forbidden_count = sizeof forbidden / sizeof forbidden[0] };
 
-static int install_filter(void) {
-    struct sock_filter code[forbidden_count + 16];
+// What is done to the process or thread that the first argument names: to itself only.
+static const struct { unsigned short call, takes_zero; } aimed[] = {
+    {SYS_kill, 0}, {SYS_tgkill, 0}, {SYS_prlimit64, 1}, {SYS_sched_setaffinity, 1}, {SYS_sched_setscheduler, 1},
+    {SYS_sched_setparam, 1}, {SYS_sched_setattr, 1},
+};
+enum { aimed_count = sizeof aimed / sizeof aimed[0] };
+
+// The lower half is all that the kernel looks at where an argument is an int; x86-64 stores it first.
+#define ARGUMENT(index) (unsigned)(offsetof(struct seccomp_data, args) + 8 * (index))
+
+static int install_filter(int network) {
+    struct sock_filter code[forbidden_count + 7 * aimed_count + 64];
     unsigned length = 0;
 #define ADD(...) code[length++] = (struct sock_filter)__VA_ARGS__
-    ADD(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)));
+#define LOAD(place) ADD(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, place))
+#define SKIP_UNLESS(value, count) ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, count))
+#define RETURN(value) ADD(BPF_STMT(BPF_RET | BPF_K, value))
+    LOAD(offsetof(struct seccomp_data, arch));
     ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0));
-    ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS));
-    ADD(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)));
+    RETURN(SECCOMP_RET_KILL_PROCESS);
+    LOAD(offsetof(struct seccomp_data, nr));
     // The calls of the x32 interface.
     ADD(BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1));
-    ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM));
+    RETURN(SECCOMP_RET_ERRNO | EPERM);
     // Its flags can't be seen; the C library then takes the older call.
-    ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1));
-    ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS));
+    SKIP_UNLESS(SYS_clone3, 1);
+    RETURN(SECCOMP_RET_ERRNO | ENOSYS);
     // Threads, but no processes.
-    ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 4));
-    ADD(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])));
+    SKIP_UNLESS(SYS_clone, 4);
+    LOAD(ARGUMENT(0));
     ADD(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 0, 1));
-    ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-    ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM));
+    RETURN(SECCOMP_RET_ALLOW);
+    RETURN(SECCOMP_RET_ERRNO | EPERM);
+    // Nothing that is rarely used, and so rarely looked at, by which networks' code can be reached.
+    SKIP_UNLESS(SYS_socket, network ? 6 : 4);
+    LOAD(ARGUMENT(0));
+    if (network) {
+        ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET, 2, 0));
+        ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 1, 0));
+    }
+    SKIP_UNLESS(AF_UNIX, 1);
+    RETURN(SECCOMP_RET_ALLOW);
+    RETURN(SECCOMP_RET_ERRNO | EPERM);
+    // Typing at a terminal in its user's stead.
+    SKIP_UNLESS(SYS_ioctl, 5);
+    LOAD(ARGUMENT(1));
+    ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TIOCSTI, 1, 0));
+    SKIP_UNLESS(TIOCLINUX, 1);
+    RETURN(SECCOMP_RET_ERRNO | EPERM);
+    RETURN(SECCOMP_RET_ALLOW);
+    unsigned self = (unsigned)syscall(SYS_getpid);
+    for (unsigned index = 0; index < aimed_count; index++) {
+        SKIP_UNLESS(aimed[index].call, 5);
+        LOAD(ARGUMENT(0));
+        ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, self, 1, 0));
+        SKIP_UNLESS(aimed[index].takes_zero ? 0 : self, 1);
+        RETURN(SECCOMP_RET_ALLOW);
+        RETURN(SECCOMP_RET_ERRNO | EPERM);
+    }
     for (unsigned index = 0; index < forbidden_count; index++)
         ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, forbidden[index], forbidden_count - index, 0));
-    ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-    ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM));
+    RETURN(SECCOMP_RET_ALLOW);
+    RETURN(SECCOMP_RET_ERRNO | EPERM);
 #undef ADD
+#undef LOAD
+#undef SKIP_UNLESS
+#undef RETURN
     struct sock_fprog program = {.len = (unsigned short)length, .filter = code};
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
 }
 #else
-static int install_filter(void) { return 0; }
+static int install_filter(int network) { return (void)network, 0; }
 #endif
 
-int chost_confine(void) {
+int chost_confine(int network) {
     int applied = 0;
     // A core would hold the guest's memory.
     struct rlimit none = {0, 0};
@@ -221,6 +342,6 @@ int chost_confine(void) {
     // The filter needs it, too.
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return applied;
     applied |= CHOST_CONFINED_PRIVILEGES;
-    if (install_filter()) applied |= CHOST_CONFINED_CALLS;
+    if (install_filter(network)) applied |= CHOST_CONFINED_CALLS;
     return applied;
 }

@@ -101,8 +101,8 @@ public enum BackgroundMachine {
       {
         return true
       }
-      // A machine for a command is this process's, but for the first, which brings the image's system up in another.
-      return arguments.count < all.count ? false : nil
+      // A machine for a command.
+      return arguments.count < all.count ? true : nil
     default: return nil
     }
   }
@@ -114,7 +114,7 @@ public enum BackgroundMachine {
         throw CommandFailure(.software, "the command that was to say which machine to run has ended")
       }
       Confinement.isolate(keepingNetwork: order.record.configuration.network != nil)
-      let process = try MachineProcess(order.registry, order.record, startTime: order.time, isIsolated: true)
+      let process = try MachineProcess(order.registry, order.record, startTime: order.time, confinement: .isolated)
       let signals = CaughtSignals { _ in process.machine.stop() }
       if order.endsWithStarter { MachineLauncher.whenStarterIsGone { process.machine.stop() } }
       let outcome = try process.run { MachineLauncher.report(nil) }
@@ -211,6 +211,9 @@ struct RestartCommand: ParsableCommand {
       }
       // It mustn't go when it ends, till it runs again: until then it is as others are, whatever becomes of this process.
       try registry.setTemporary(record.identifier, false)
+      let folder = registry.folder(of: record)
+      folder.keep(true)
+      defer { folder.keep(false) }
       do {
         try options.stop(registry, record)
       } catch {

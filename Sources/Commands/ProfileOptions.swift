@@ -21,6 +21,11 @@ struct ProfileOptions: ParsableArguments {
 
   var isUsed: Bool { profile != nil || perfMap }
 
+  /// What it takes of the host's files, beside the folder of `profile`.
+  var kept: [Confinement.Kept] {
+    symbols.map { .file($0, isReadOnly: true) } + (perfMap ? [.folder("/tmp", isReadOnly: false)] : [])
+  }
+
   /// A profile to be written when the machine has ended.
   struct Output {
     let symbols: SymbolTable

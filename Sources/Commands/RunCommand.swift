@@ -135,6 +135,7 @@ struct RunCommand: ParsableCommand {
     let console = TerminalConsole()
     let machine: VirtualMachine
     var process: MachineProcess?
+    var isNew = true
     if let loadState {
       let engine = try engine.choice()
       let saved = try SavedMachine(path: loadState)
@@ -145,13 +146,22 @@ struct RunCommand: ParsableCommand {
       }
     } else {
       let plan = try makePlan()
-      process = try plan.registered?.first { try MachineProcess($0, $1, console: console) }
+      // A new machine's files are ours; and where it can't be made, it goes again.
+      isNew = plan.registered?.isNew ?? true
+      process = try plan.registered?.first {
+        try MachineProcess($0, $1, console: console, confinement: isNew ? .later : .restricted(kept))
+      }
       machine = try process?.machine ?? VirtualMachine(plan.configuration, console: console)
     }
     console.onQuit = { machine.stop() }
     console.onPause = { machine.togglePause() }
     console.onBreak = { machine.sendBreak() }
     let profileOutput = try profile.apply(to: machine)
+    if process == nil {
+      MachineProcess.restrict(machine.configuration, keeping: kept)
+    } else if isNew {
+      process?.restrict(keeping: kept)
+    }
     // The machine stops in good order, and what is temporary goes; then the signal does what it would have done.
     let endingSignal = Mutex<Int32?>(nil)
     let signals = CaughtSignals { number in
@@ -160,7 +170,11 @@ struct RunCommand: ParsableCommand {
     }
     let start = Date()
     let greet = { if let description = console.escapeDescription { report(description) } }
-    let outcome = try process?.run(until: savePoint, isReady: greet) ?? machine.run(until: savePoint, isReady: greet)
+    let isReady = {
+      if process == nil { _ = Confinement.apply(keepingNetwork: machine.configuration.network != nil) }
+      greet()
+    }
+    let outcome = try process?.run(until: savePoint, isReady: greet) ?? machine.run(until: savePoint, isReady: isReady)
     signals.release()
     if stats { printStatistics(machine, seconds: Date().timeIntervalSince(start)) }
     try profile.write(profileOutput, of: machine)
@@ -173,6 +187,13 @@ struct RunCommand: ParsableCommand {
     case .stopped, .saved: break
     case .failed(let reason): throw CommandFailure(.software, "the machine can't go on: \(reason)")
     }
+  }
+
+  /// What this process keeps of the host's files beside the machine's: where it is to write, and what it is to read then.
+  private var kept: [Confinement.Kept] {
+    let written = [dumpSignature, saveStateAt.last, profile.profile].compactMap { $0 }
+    let folders = written.map { URL(fileURLWithPath: $0).deletingLastPathComponent().path }
+    return folders.map { .folder($0, isReadOnly: false) } + profile.kept
   }
 
   /// What only a machine on a terminal can have.
@@ -218,7 +239,7 @@ struct RunCommand: ParsableCommand {
     }
     // That one is mounted already.
     let further = folders.filter { $0.name != WarmMachine.shareName }
-    func start(_ saved: SavedMachine) throws -> (MachineProcess, MachineRecord) {
+    func start(_ saved: SavedMachine) throws -> MachineRecord {
       let record = try SavedMachines.prepare(
         registry, saved, named: [try wantedName(registry, image: target)], image: target, isTemporary: true
       ) {
@@ -230,24 +251,24 @@ struct RunCommand: ParsableCommand {
         // They are mounted from here, before the command.
         $0.sharedFolders = folders.map { .init(name: $0.name, path: $0.path, isReadOnly: $0.isReadOnly) }
       }[0]
-      let machine = Registered(registry: registry, record: record, isNew: true)
-      return (try machine.first { try MachineProcess($0, $1) }, record)
+      try Registered(registry: registry, record: record, isNew: true).first {
+        try MachineLauncher.start($0, $1, endsWithThis: true)
+      }
+      return record
     }
-    let (process, record) =
+    let record =
       if let kept = warm.find(), let started = try? start(kept) { started } else { try warm.make(then: start) }
-    let ending = Mutex<Result<VirtualMachine.Outcome, any Error>?>(nil)
-    let runner = HostThread(name: "machine") {
-      let result = Result { try process.run() }
-      ending.withLock { $0 = result }
-    }
     let session = Result {
       try GuestShares.mount(registry, record, further)
       try GuestCommandSession(registry: registry, record: record, request: request).run()
     }
-    process.machine.stop()
-    runner.join()
-    // Where the machine itself couldn't be run, that is why the command couldn't.
-    if case .failure = session { _ = try ending.withLock { $0 }?.get() }
+    try? ControlClient(registry, record).kill()
+    let ending = registry.folder(of: record).lastEnding
+    try? registry.remove(record)
+    // Where the machine itself couldn't go on, that is why the command couldn't.
+    if case .failure = session, let ending, ending.exitCode == MachineError.Code.software.rawValue {
+      throw CommandFailure(.software, "the machine '\(record.name)' \(ending.words)")
+    }
     try session.get()
   }
 

@@ -16,8 +16,12 @@ public enum Confinement: String, CaseIterable, Codable, Sendable {
   case noNetwork = "own network namespace"
   /// There are no other processes that the process could see.
   case ownProcesses = "own PID namespace"
-  /// Of the host's files there are those that Yadori keeps, and what the process has open.
+  /// Of the host's files there are the machine's own, and what the process has open.
   case ownFiles = "own mount namespace"
+  /// Of the host's files the same by Landlock (landlock(7)), for a process without mounts of its own.
+  case fileRules = "Landlock file rules"
+  /// By Landlock, signals and abstract sockets reach no other process, and no TCP where the machine has no network.
+  case scopes = "Landlock scopes"
   /// Root's rights beyond files, ports and weights are gone; another user's process has none.
   case fewCapabilities = "few capabilities"
 
@@ -35,16 +39,26 @@ public enum Confinement: String, CaseIterable, Codable, Sendable {
   public static func tryIsolation() { chost_try_isolation() }
 
   /// What is kept of the host's files.
-  public struct Kept {
-    /// Absolute, and without symbolic links of its own but the last part.
+  public struct Kept: Sendable {
+    /// Absolute where it is to be found at the same place.
     var path: String
     var isReadOnly = true
     var isDevice = false
     var link: String?
+    /// Where it is from then on; nil: where it was.
+    var place: String?
 
-    public static func folder(_ path: String, isReadOnly: Bool) -> Kept { Kept(path: path, isReadOnly: isReadOnly) }
+    /// - Parameter place: where it is for a process with mounts of its own; nil: where it was.
+    public static func folder(_ path: String, isReadOnly: Bool, at place: String? = nil) -> Kept {
+      Kept(path: path, isReadOnly: isReadOnly, place: place)
+    }
 
-    public static func device(_ path: String) -> Kept { Kept(path: path, isReadOnly: false, isDevice: true) }
+    /// A file that stays the same, or a device.
+    public static func file(_ path: String, isReadOnly: Bool) -> Kept {
+      var status = stat()
+      let kind = stat(path, &status) == 0 ? status.st_mode & S_IFMT : S_IFREG
+      return Kept(path: path, isReadOnly: isReadOnly, isDevice: kind == S_IFBLK || kind == S_IFCHR)
+    }
 
     /// A file that may be replaced while it is used, where it is a link into another folder: then that is kept.
     public static func file(_ path: String) -> [Kept] {
@@ -58,29 +72,56 @@ public enum Confinement: String, CaseIterable, Codable, Sendable {
   }
 
   /// Leaves an isolated process nothing of the host's files but these, and what it has open; and takes its capabilities.
-  /// The first is a folder. For this thread, and those that it makes from now on.
-  public static func leaveFiles(keeping kept: [Kept]) {
-    if isolated.contains(.ownProcesses) {
-      let entries = kept.map {
-        chost_kept(
-          path: strdup($0.path), is_read_only: $0.isReadOnly ? 1 : 0, is_device: $0.isDevice ? 1 : 0,
-          link: $0.link.flatMap { strdup($0) })
-      }
-      if chost_enter_root(entries, entries.count) != 0 { isolated.insert(.ownFiles) }
-      for entry in entries {
-        free(UnsafeMutablePointer(mutating: entry.path))
-        free(UnsafeMutablePointer(mutating: entry.link))
-      }
+  /// The first is a folder. For this thread, and those that it makes from now on: so before there are others. False: it has
+  /// no mounts of its own, and sees everything where it was.
+  public static func leaveFiles(keeping kept: [Kept]) -> Bool {
+    if isolated.contains(.ownProcesses), withEntries(kept, { chost_enter_root($0, $1) }) != 0 {
+      isolated.insert(.ownFiles)
     }
     if chost_drop_capabilities() != 0 { isolated.insert(.fewCapabilities) }
+    return isolated.contains(.ownFiles)
   }
+
+  /// Restricts this thread, and those that it makes from now on, by Landlock: to these files where there are no mounts of
+  /// its own, and to itself; and takes its capabilities. False: the host lets it not, or there are other threads already.
+  /// - Parameter network: whether the machine uses the host's network.
+  @discardableResult
+  public static func restrict(to kept: [Kept], keepingNetwork network: Bool) -> Bool {
+    let others = (try? HostResources.threads().count > 1) ?? true
+    if others { return false }
+    // Some of root's go past Landlock's ptrace rules.
+    if !isolated.contains(.fewCapabilities), chost_drop_capabilities() != 0 { isolated.insert(.fewCapabilities) }
+    let rules = isolated.contains(.ownFiles) ? [] : kept
+    let applied = withEntries(rules) { chost_restrict($0, $1, network ? 1 : 0) }
+    if applied & CHOST_RESTRICTED_FILES != 0 { isolated.insert(.fileRules) }
+    if applied & CHOST_RESTRICTED_REACH != 0 { isolated.insert(.scopes) }
+    return applied != 0
+  }
+
+  private static func withEntries<Result>(_ kept: [Kept], _ body: ([chost_kept], Int) -> Result) -> Result {
+    let entries = kept.map {
+      chost_kept(
+        path: strdup($0.path), place: $0.place.flatMap { strdup($0) }, is_read_only: $0.isReadOnly ? 1 : 0,
+        is_device: $0.isDevice ? 1 : 0, link: $0.link.flatMap { strdup($0) })
+    }
+    defer {
+      for entry in entries {
+        for text in [entry.path, entry.place, entry.link] { free(UnsafeMutablePointer(mutating: text)) }
+      }
+    }
+    return body(entries, entries.count)
+  }
+
+  /// Whether a folder that is named to this process from now on can't be reached, whoever opened it.
+  public static var isHeldByFileRules: Bool { isolated.contains(.fileRules) }
 
   // Written before machines run.
   nonisolated(unsafe) private static var isolated: Set<Confinement> = []
 
   /// Applies all else that the host lets it to this process and its threads, for good. Returns what is applied by then.
-  public static func apply() -> [Confinement] {
-    let applied = chost_confine()
+  /// - Parameter network: whether the machine uses the host's network.
+  public static func apply(keepingNetwork network: Bool) -> [Confinement] {
+    let applied = chost_confine(network ? 1 : 0)
     return allCases.filter { confinement in
       switch confinement {
       case .noCoreFiles: applied & CHOST_CONFINED_CORE != 0

@@ -25,13 +25,19 @@ public enum HostResources {
     return numbers.sorted()
   }
 
-  /// Has all threads of this process, and those that they make, run on these processors only; nil: on all that it may.
-  /// Throws `HostError`.
-  public static func pin(to processors: [Int]?) throws {
+  /// The threads of a process (nil: of this one) by their numbers. Throws where there is no such process any more.
+  package static func threads(of process: Int32? = nil) throws -> [Int32] {
+    let folder = "/proc/\(process.map(String.init) ?? "self")/task"
+    return try FileManager.default.contentsOfDirectory(atPath: folder).compactMap { Int32($0) }
+  }
+
+  /// Has all threads of a process (nil: of this one), and those that they make, run on these processors only; nil: on all
+  /// that it may. Throws `HostError`.
+  public static func pin(to processors: [Int]?, process: Int32? = nil) throws {
     let numbers = (processors ?? []).map { Int32($0) }
-    for thread in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? [] {
+    for thread in (try? threads(of: process)) ?? [] {
       // A thread that has ended meanwhile runs nowhere.
-      guard let thread = Int32(thread), chost_pin(thread, numbers, numbers.count) != 0, errno != ESRCH else { continue }
+      guard chost_pin(thread, numbers, numbers.count) != 0, errno != ESRCH else { continue }
       throw HostError.last("can't use the processors \(numbers.map(String.init).joined(separator: ","))")
     }
   }

@@ -47,4 +47,17 @@ extension DiskImage {
       format: .qcow2, virtualSize: (header.size + 511) / 512 * 512, allocatedSize: allocated,
       backingPath: header.backingName, backingFormat: header.backingFormat, qcow2: details)
   }
+
+  /// The paths of the files that stand behind the image at `path`, the nearest first, as far as they can be read.
+  public static func backingFiles(of path: String) -> [String] {
+    var files: [String] = []
+    var image = path
+    while files.count < BackingChain.maximumDepth, let name = (try? information(path: image))?.backingPath,
+      let next = try? BackingChain.resolve(name, from: image)
+    {
+      files.append(next)
+      image = next
+    }
+    return files
+  }
 }

@@ -87,15 +87,79 @@ public struct ControlClient: Sendable {
     return reply
   }
 
-  /// The same with a folder that the machine's process may have no way to.
+  /// The same with a folder that the machine's process may have no way to, and no way out of.
   private func ask(_ request: ControlRequest, passingFolder path: String, isPatient: Bool) throws {
-    let folder = chost_open(path, ConfinedFolder.pathOnly | O_DIRECTORY, 0)
+    let folder = chost_folder_alone(path)
     guard folder >= 0 else {
       throw MachineError(.noInput, "can't use the folder '\(path)': \(String(cString: strerror(errno)))")
     }
     defer { close(folder) }
     let (_, descriptor) = try ask(request, passing: folder, isPatient: isPatient)
     close(descriptor)
+  }
+
+  /// Has the machine's process make what is to be at `path`, in a folder in which there is nothing else: it isn't let into
+  /// the one that `path` is in. `request` says where to make it; `place` is called with where it is, if there is something.
+  private func make(_ path: String, _ request: (String) -> ControlRequest, place: (String) throws -> Void) throws {
+    let (parent, own) = (Self.parent(path), folder.url.path)
+    var (target, home) = (stat(), stat())
+    guard stat(parent, &target) == 0, target.st_mode & S_IFMT == S_IFDIR else {
+      let reason = errno == 0 ? ENOTDIR : errno
+      throw MachineError(.noInput, "can't use the folder '\(parent)': \(String(cString: strerror(reason)))")
+    }
+    func makeFolder(in folder: String) throws -> String {
+      let fresh = "\(folder)/\(MachineFolder.savingPrefix)\(UInt64.random(in: 0 ... .max))"
+      if mkdir(fresh, 0o700) == 0 { return fresh }
+      throw MachineError(.cannotCreate, "can't write '\(path)': \(String(cString: strerror(errno)))")
+    }
+    // Its own folder will do where the result can be moved from there; and must, where it can't be let into another.
+    let isNear = stat(own, &home) == 0 && home.st_dev == target.st_dev
+    let isHeld = try !isNear && status().confinement?.contains(.fileRules) == true
+    var fresh = try makeFolder(in: isNear || isHeld ? own : parent)
+    defer { try? FileManager.default.removeItem(atPath: fresh) }
+    do {
+      if isNear || isHeld {
+        let (_, descriptor) = try ask(request(fresh + "/made"), isPatient: true)
+        close(descriptor)
+      } else {
+        try ask(request(fresh + "/made"), passingFolder: fresh, isPatient: true)
+      }
+    } catch let error as MachineError {
+      let message = error.message.replacing(fresh + "/made", with: path).replacing(fresh, with: parent)
+      throw MachineError(error.code, message)
+    }
+    guard let kind = Self.kind(fresh + "/made") else { return }
+    guard kind == S_IFDIR || kind == S_IFREG else {
+      throw MachineError(.data, "the machine '\(name)' has made something else than it was to; don't trust it")
+    }
+    if isHeld {
+      let source = fresh
+      fresh = try makeFolder(in: parent)
+      defer { try? FileManager.default.removeItem(atPath: source) }
+      try Self.copy(source + "/made", to: fresh + "/made")
+    }
+    try place(fresh + "/made")
+  }
+
+  /// What there is under a name, which isn't followed where it is a link.
+  private static func kind(_ path: String) -> mode_t? {
+    var status = stat()
+    return lstat(path, &status) == 0 ? status.st_mode & S_IFMT : nil
+  }
+
+  /// A file, or a folder with files in it.
+  private static func copy(_ source: String, to target: String) throws {
+    if kind(source) == S_IFDIR {
+      let names = try FileManager.default.contentsOfDirectory(atPath: source)
+      guard mkdir(target, 0o700) == 0 else { throw HostError.last("can't write '\(target)'") }
+      return try names.forEach { try copy("\(source)/\($0)", to: "\(target)/\($0)") }
+    }
+    let from = chost_open(source, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)
+    let to = chost_open(target, O_RDWR | O_CREAT | O_EXCL, 0o600)
+    defer { for descriptor in [from, to] where descriptor >= 0 { close(descriptor) } }
+    guard from >= 0, to >= 0 else { throw HostError.last("can't copy '\(source)' to '\(target)'") }
+    _ = try SparseCopy.copy(from, to: to)
+    guard fsync(to) == 0 else { throw HostError.last("can't write '\(target)'") }
   }
 
   private static func parent(_ path: String) -> String { URL(fileURLWithPath: path).deletingLastPathComponent().path }
@@ -119,18 +183,49 @@ public struct ControlClient: Sendable {
   /// Saves it, with the disks that it writes to, in a new folder, and has it go on.
   /// - Parameter isDurable: whether its RAM is to outlive a failure of the host, which takes most of the time; disks do.
   public func save(to path: String, isDurable: Bool = true) throws {
-    try ask(
-      ControlRequest(verb: .save, path: path, isDurable: isDurable), passingFolder: Self.parent(path), isPatient: true)
+    func check() throws {
+      guard !FileManager.default.fileExists(atPath: path) || SavedMachine.isSavedMachine(path) else {
+        throw MachineError(
+          .cannotCreate, "'\(path)' is there already, and isn't a saved machine; choose another name")
+      }
+    }
+    try check()
+    try make(path) {
+      ControlRequest(verb: .save, path: $0, isDurable: isDurable)
+    } place: { made in
+      try check()
+      // What it replaces goes with the folder that this is in.
+      let isReplaced = FileManager.default.fileExists(atPath: path)
+      guard (isReplaced ? chost_exchange(made, path) : rename(made, path)) == 0 else {
+        throw HostError.last("can't write the saved machine '\(path)'")
+      }
+      if isDurable { try AtomicFileWriter.synchronizeFolder(of: path) }
+    }
   }
 
   /// Keeps the code that its translators have made so far in a file, for machines that begin with it.
   public func keepCode(at path: String) throws {
-    try ask(ControlRequest(verb: .keepCode, path: path), passingFolder: Self.parent(path), isPatient: true)
+    if Self.parent(path) == folder.url.path {
+      let (_, descriptor) = try ask(ControlRequest(verb: .keepCode, path: path), isPatient: true)
+      close(descriptor)
+      return
+    }
+    try make(path) {
+      ControlRequest(verb: .keepCode, path: $0)
+    } place: { made in
+      guard rename(made, path) == 0 else { throw HostError.last("can't write '\(path)'") }
+    }
   }
 
   /// Changes its share of the host's processors: how many it may use at most (0: no limit), and its weight against
   /// others; which of them (none: all); and how many bytes of RAM its guest is to make do with.
   public func set(processors: Double? = nil, weight: Int? = nil, pin: [Int]? = nil, memory: UInt64? = nil) throws {
+    if weight != nil || pin != nil {
+      // The machine's process isn't let set what could be another's. What is refused is so before anything is changed.
+      let process = try status().process
+      if let weight, !VirtualMachine.keepsWeights { try VirtualMachine.setProcessorWeight(weight, of: process) }
+      if let pin { try VirtualMachine.pin(process, to: pin.isEmpty ? nil : pin) }
+    }
     let (_, descriptor) = try ask(
       ControlRequest(verb: .set, processors: processors, weight: weight, pin: pin, memory: memory))
     close(descriptor)

@@ -4,6 +4,8 @@ import HostSystem
 import Yadori
 
 /// Where a machine's files are: its disk's overlay, what its console printed, its lock and its control socket.
+///
+/// The machine's process may do here what it likes, and so a guest that owns that: others follow no links here.
 public struct MachineFolder: Sendable {
   public let url: URL
 
@@ -22,8 +24,16 @@ public struct MachineFolder: Sendable {
   var controlSocket: String { file("control") }
   public var guestSocket: String { file("vsock") }
   private var lock: String { file("lock") }
+  private var ending: String { file("ending") }
+  /// What saved machines are named until they are where they were to be.
+  static let savingPrefix = ".saving-"
 
   private func file(_ name: String) -> String { url.appendingPathComponent(name).path }
+
+  /// The names of folders with what its disks are overlays of, see `SavedMachines`.
+  var bases: [String] {
+    ((try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []).filter { $0.hasPrefix("base-") }
+  }
 
   /// Makes the folder, for this user only. Throws `MachineError`.
   public func create() throws {
@@ -37,7 +47,7 @@ public struct MachineFolder: Sendable {
 
   /// Whether a process runs the machine: then it holds the lock, which goes with it, however it ends.
   public var isInUse: Bool {
-    let descriptor = chost_open(lock, O_RDWR, 0)
+    let descriptor = chost_open(lock, O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0)
     guard descriptor >= 0 else { return false }
     defer { close(descriptor) }
     return HostFileLock.isHeld(descriptor)
@@ -53,12 +63,76 @@ public struct MachineFolder: Sendable {
 
   /// Takes the lock. Nil: another process runs the machine. Throws `HostError`.
   public func takeLock() throws -> Lock? {
-    let descriptor = chost_open(lock, O_RDWR | O_CREAT, 0o600)
+    let descriptor = chost_open(lock, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600)
     guard descriptor >= 0 else { throw HostError.last("can't open '\(lock)'") }
     guard HostFileLock.lock(descriptor, exclusive: true) else {
       close(descriptor)
       return nil
     }
     return Lock(descriptor)
+  }
+
+  // MARK: how the machine ended
+
+  /// How its last run ended; nil while it runs, and where its process was killed. The machine's process says so: it is
+  /// looked at as what a guest may have written.
+  public var lastEnding: MachineEnding? {
+    let descriptor = chost_open(ending, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    var bytes = [UInt8](repeating: 0, count: MachineEnding.longest + 1)
+    let count = read(descriptor, &bytes, bytes.count)
+    guard (0...MachineEnding.longest).contains(count) else { return nil }
+    return try? JSONDecoder().decode(MachineEnding.self, from: Data(bytes[..<count]))
+  }
+
+  func forgetEnding() { unlink(ending) }
+
+  func write(_ value: MachineEnding, isDurable: Bool) throws {
+    let writer = try AtomicFileWriter(path: ending, permissions: 0o600)
+    try writer.write(try JSONEncoder().encode(value))
+    try writer.commit(isDurable: isDurable)
+  }
+
+  private var restartMark: String { file("restart") }
+
+  /// Whether a temporary machine is to be there after its end: it is started again.
+  var isKept: Bool { access(restartMark, F_OK) == 0 }
+
+  /// Has a temporary machine be there after its end, or not any more.
+  public func keep(_ isKept: Bool) {
+    unlink(restartMark)
+    if isKept { close(chost_open(restartMark, O_WRONLY | O_CREAT | O_EXCL, 0o600)) }
+  }
+
+  /// Deletes what a temporary machine leaves, but for what says that it runs and how it ended.
+  func empty() {
+    let manager = FileManager.default
+    let kept: Set = ["lock", "control", "ending"]
+    for name in (try? manager.contentsOfDirectory(atPath: url.path)) ?? [] where !kept.contains(name) {
+      try? manager.removeItem(at: url.appendingPathComponent(name))
+    }
+  }
+}
+
+/// How a machine's last run ended.
+public struct MachineEnding: Codable, Sendable {
+  /// What a command gets that ran it.
+  public var exitCode: Int32
+  public var words: String
+
+  static let longest = 4096
+
+  init(exitCode: Int32, words: String) {
+    self.exitCode = exitCode
+    self.words = String(words.prefix(500))
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    exitCode = try values.decode(Int32.self, forKey: .exitCode) & 0xFF
+    // It may be shown on a terminal.
+    let text = try values.decode(String.self, forKey: .words)
+    words = String(String.UnicodeScalarView(text.unicodeScalars.filter { $0.properties.generalCategory != .control }))
   }
 }

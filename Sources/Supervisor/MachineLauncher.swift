@@ -81,11 +81,12 @@ public enum MachineLauncher {
     if report == ready {
       // Its other end sees when it is closed.
       isKept = endsWithThis
-      // Removed in the meantime: nobody would find it. A temporary one removes itself at its end.
+      // Removed in the meantime: nobody would find it.
       if !record.isTemporary, try registry.record(identifier: record.identifier) == nil {
         try? ControlClient(registry, record).kill()
         throw MachineError(.noInput, "the machine '\(record.name)' was removed meanwhile")
       }
+      for path in record.configuration.keptCode ?? [] { VirtualMachine.checkCode(at: path) }
       return
     }
     // It lets everything go before it closes its end: whoever cleans up finds nothing in use.

@@ -1,3 +1,4 @@
+import CHost
 import Console
 import Foundation
 import HostSystem
@@ -6,7 +7,7 @@ import Synchronization
 import Yadori
 
 /// A machine of the registry that runs in this process: it holds the machine's lock, answers on its control socket, and
-/// writes down how it ended.
+/// leaves in its folder how it ended. It changes nothing outside of that.
 public final class MachineProcess: @unchecked Sendable {
   private let registry: MachineRegistry
   private let record: MachineRecord
@@ -16,12 +17,12 @@ public final class MachineProcess: @unchecked Sendable {
   private let startTime: UInt64?
   /// Seconds from its process's start to its first instruction.
   private let startDuration = Mutex<Double?>(nil)
-  private var hasRun = false
   private let confinement = Mutex<[Confinement]>([])
   private let awaitsSharedFolders = Mutex(false)
   /// How many requests are saving it.
   private let saves = Mutex(0)
   public let machine: VirtualMachine
+  private var hasRun = false
 
   /// Takes the machine, and makes it from its configuration. Throws `MachineError` where it runs already, and what
   /// making it throws.
@@ -29,10 +30,10 @@ public final class MachineProcess: @unchecked Sendable {
   /// - Parameters:
   ///   - console: the terminal it runs on; nil: none, what it prints goes to the folder's `consoleLog`.
   ///   - startTime: when the process was started that runs it, see `MachineLauncher.order`.
-  ///   - isIsolated: whether the process is the machine's alone, and leaves the host's files.
+  ///   - confinement: what the process leaves before it opens the machine's files.
   public init(
     _ registry: MachineRegistry, _ record: MachineRecord, console: TerminalConsole? = nil, startTime: UInt64? = nil,
-    isIsolated: Bool = false
+    confinement: FilesLeft = .later
   ) throws {
     self.startTime = startTime
     self.registry = registry
@@ -44,41 +45,80 @@ public final class MachineProcess: @unchecked Sendable {
         .unavailable, "the machine '\(record.name)' runs already; 'yadori console \(record.name)' shows it")
     }
     self.lock = lock
+    Self.removeLeftovers(folder)
     recorder = console == nil ? RecordedConsole(path: folder.consoleLog) : nil
     var configuration = record.configuration
     // Where somebody in the guest may listen.
     if record.image != nil { configuration.guestSocket = folder.guestSocket }
     configuration.keptCode = [folder.keptCode] + (configuration.keptCode ?? [])
-    machine = try Self.make(configuration, folder, console: console ?? recorder!)
-    if isIsolated { leaveFiles() }
-    machine.weightsFile = registry.folder.appendingPathComponent("machines/weights").path
+    // It is all machines'.
+    let weights = chost_open(registry.folder.appendingPathComponent("machines/weights").path, O_RDWR | O_CREAT, 0o600)
+    var places: [String: String] = [:]
+    // What the machine's own files say (a disk's backing file, a link) was written by a process that a guest may have
+    // owned: they are opened where there is nothing else.
+    switch confinement {
+    case .isolated:
+      // What it asks the host.
+      try configuration.check()
+      _ = HostResources.hasLargePages
+      places = ConfinedMachine(configuration, folder).enter(keepingNetwork: configuration.network != nil)
+    case .restricted(let files):
+      registry.close()
+      Self.restrict(configuration, folder, keeping: files)
+    case .later: break
+    }
+    machine = try Self.make(configuration, folder, console: console ?? recorder!, places)
+    machine.weightsFile = weights >= 0 ? weights : nil
     if !record.isTemporary { machine.codeFile = folder.keptCode }
   }
 
-  /// All else is open by now: disks, shared folders, what is booted.
-  private func leaveFiles() {
-    var kept = [Confinement.Kept.folder(registry.folder.path, isReadOnly: false)]
-    kept.append(.folder(ImageStore.standardFolder().path, isReadOnly: true))
-    switch record.configuration.network?.attachment {
-    case .user?: kept += Confinement.Kept.file("/etc/resolv.conf")
-    case .tap?: kept.append(.device("/dev/net/tun"))
-    case nil: break
+  /// A temporary machine on a terminal goes, too, where something came between this and its run.
+  deinit {
+    if !hasRun, record.isTemporary, recorder == nil { try? registry.forget(record) }
+  }
+
+  /// What a process that runs a machine leaves of the host's files.
+  public enum FilesLeft {
+    /// It is the machine's alone, see `Confinement.isolate`.
+    case isolated
+    /// It has more to do: it keeps what says what the host is, and these.
+    case restricted([Confinement.Kept])
+    /// What the caller says, by `restrict`.
+    case later
+  }
+
+  /// Leaves this process the machine's own files, those that say what the host is, and `files`. Before it has threads.
+  public func restrict(keeping files: [Confinement.Kept]) {
+    registry.close()
+    Self.restrict(machine.configuration, registry.folder(of: record), keeping: files)
+  }
+
+  /// The same for a machine that isn't of the registry.
+  public static func restrict(
+    _ configuration: VirtualMachineConfiguration, _ folder: MachineFolder? = nil, keeping files: [Confinement.Kept]
+  ) {
+    let confined = ConfinedMachine(configuration, folder)
+    Confinement.restrict(to: confined.withHost + files, keepingNetwork: configuration.network != nil)
+  }
+
+  /// What a run that was killed has left: how the one before it ended, and what it was to save.
+  private static func removeLeftovers(_ folder: MachineFolder) {
+    folder.forgetEnding()
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.url.path)) ?? []
+    where name.hasPrefix(MachineFolder.savingPrefix) {
+      try? FileManager.default.removeItem(at: folder.url.appendingPathComponent(name))
     }
-    Confinement.leaveFiles(keeping: kept)
   }
 
   private static func make(
-    _ configuration: VirtualMachineConfiguration, _ folder: MachineFolder, console: any ConsoleBackend
+    _ configuration: VirtualMachineConfiguration, _ folder: MachineFolder, console: any ConsoleBackend,
+    _ places: [String: String]
   ) throws -> VirtualMachine {
     guard FileManager.default.fileExists(atPath: folder.resumption) else {
-      return try VirtualMachine(configuration, console: console)
+      return try VirtualMachine(configuration, console: console, folderPlaces: places)
     }
-    return try VirtualMachine(restoring: folder.resumption, console: console) { $0 = configuration }
-  }
-
-  /// A temporary machine goes, too, where something came between this and its run.
-  deinit {
-    if !hasRun, record.isTemporary { try? registry.forget(record) }
+    let saved = try SavedMachine(path: folder.resumption)
+    return try VirtualMachine(restoring: saved, console: console, folderPlaces: places) { $0 = configuration }
   }
 
   /// Runs the machine to its end. Throws what `VirtualMachine.run` throws.
@@ -87,14 +127,8 @@ public final class MachineProcess: @unchecked Sendable {
   public func run(
     until savePoint: VirtualMachine.SavePoint? = nil, isReady: () -> Void = {}
   ) throws -> VirtualMachine.Outcome {
-    if record.exitCode != nil || record.ending != nil {
-      try registry.update(record.identifier) {
-        $0.exitCode = nil
-        $0.ending = nil
-      }
-    }
-    let server = try ControlServer(registry.folder(of: record), handlers)
     hasRun = true
+    let server = try ControlServer(registry.folder(of: record), handlers)
     do {
       let outcome = try machine.run(until: savePoint) {
         // Once: from the next instruction on its disks are others.
@@ -102,8 +136,8 @@ public final class MachineProcess: @unchecked Sendable {
         if FileManager.default.fileExists(atPath: resumption), (try? SavedMachines.discard(resumption)) == nil {
           machine.stop()
         }
-        // A terminal's process has more to do.
-        if recorder != nil { confinement.withLock { $0 = Confinement.apply() } }
+        let isOnNetwork = machine.configuration.network != nil
+        confinement.withLock { $0 = Confinement.apply(keepingNetwork: isOnNetwork) }
         showSharedFolders()
         isReady()
         if let startTime {
@@ -137,15 +171,9 @@ public final class MachineProcess: @unchecked Sendable {
   }
 
   private func finish(_ server: ControlServer, _ exitCode: Int32, _ words: String) {
-    // That may have changed meanwhile: one that is started again goes at its last end.
-    if (try? registry.record(identifier: record.identifier))?.isTemporary ?? record.isTemporary {
-      try? registry.forget(record)
-    } else {
-      try? registry.update(record.identifier) {
-        $0.exitCode = exitCode
-        $0.ending = words
-      }
-    }
+    let folder = registry.folder(of: record)
+    try? folder.write(MachineEnding(exitCode: exitCode, words: words), isDurable: !record.isTemporary)
+    if record.isTemporary, !folder.isKept { folder.empty() }
     server.end(exitCode: exitCode)
   }
 
@@ -185,6 +213,7 @@ public final class MachineProcess: @unchecked Sendable {
         let isOnNetwork = machine.configuration.network != nil
         status.missingConfinement = Confinement.allCases.filter {
           !applied.contains($0) && !($0 == .noNetwork && isOnNetwork)
+            && !($0 == .fileRules && applied.contains(.ownFiles))
         }
         return status
       },
@@ -215,13 +244,10 @@ public final class MachineProcess: @unchecked Sendable {
         return Self.reason { try machine.keepCode(at: path) }
       },
       set: { processors, weight, pin, memory in
-        Self.reason {
-          // What may be refused comes first, that nothing else is done then.
-          if let weight { try machine.setProcessorWeight(weight) }
-          if let pin { try machine.pin(to: pin) }
-          if let memory { try machine.setMemoryTarget(memory) }
-          if let processors { machine.setProcessorLimit(processors) }
-        }
+        if let processors { machine.setProcessorLimit(processors) }
+        if let weight { machine.noteProcessorWeight(weight) }
+        if let pin { machine.notePin(to: pin) }
+        return Self.reason { if let memory { try machine.setMemoryTarget(memory) } }
       },
       publish: { forward in
         machine.wait(while: [.ready])
@@ -236,6 +262,12 @@ public final class MachineProcess: @unchecked Sendable {
         }
       },
       share: { folder, place in
+        if Confinement.isHeldByFileRules {
+          return MachineError(
+            .unavailable,
+            "it has no mounts of its own, so it can't be let into another folder while it runs; stop it first, share the "
+              + "folder, and start it again")
+        }
         machine.wait(while: [.ready])
         return Self.reason { try machine.share(folder, at: place) }
       },

@@ -17,8 +17,8 @@ public struct MachineRecord: Codable, Sendable, FetchableRecord, PersistableReco
   public var isTemporary: Bool
   /// Whether it is started when the host is, see `HostStartUnit`.
   public var startsWithHost = false
-  /// How its last run ended: the exit code that a command gets, and in words; nil while it runs for the first time, or
-  /// when its process was killed.
+  /// How its last run ended: the exit code that a command gets, and in words; nil while it runs, or when its process was
+  /// killed. The machine's folder says so, see `MachineEnding`.
   public var exitCode: Int32?
   public var ending: String?
 

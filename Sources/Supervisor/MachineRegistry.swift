@@ -105,11 +105,11 @@ public final class MachineRegistry: Sendable {
 
   /// By name.
   public func all() throws -> [MachineRecord] {
-    try use { try $0.read { try MachineRecord.order(Column("name")).fetchAll($0) } }
+    try use { try $0.read { try MachineRecord.order(Column("name")).fetchAll($0) } }.map(withEnding)
   }
 
   public func record(named name: String) throws -> MachineRecord? {
-    try use { try $0.read { try MachineRecord.filter(Column("name") == name).fetchOne($0) } }
+    try use { try $0.read { try MachineRecord.filter(Column("name") == name).fetchOne($0) } }.map(withEnding)
   }
 
   /// The machines whose disks stand on an image.
@@ -118,8 +118,20 @@ public final class MachineRegistry: Sendable {
   }
 
   public func record(identifier: String) throws -> MachineRecord? {
-    try use { try $0.read { try MachineRecord.fetchOne($0, key: identifier) } }
+    try use { try $0.read { try MachineRecord.fetchOne($0, key: identifier) } }.map(withEnding)
   }
+
+  /// Processes of machines reach nothing but their own folders, so how one ended is there.
+  private func withEnding(_ record: MachineRecord) -> MachineRecord {
+    let ending = folder(of: record).lastEnding
+    var record = record
+    record.exitCode = ending?.exitCode
+    record.ending = ending?.words
+    return record
+  }
+
+  /// Has this process have nothing open of the list, until it is asked for something.
+  public func close() { opened.withLock { $0 = nil } }
 
   /// The machine of this name. Throws `MachineError` where there is none, with the name that is most like it.
   public func find(_ name: String) throws -> MachineRecord {
@@ -222,12 +234,13 @@ public final class MachineRegistry: Sendable {
     return stat(url.path, &status) == 0 && status.st_mtim.tv_sec < time(nil) - 3600
   }
 
-  /// Deletes what processes that were killed have left: half of what they removed, saved machines that clones were to be
+  /// Deletes what has ended, and what processes that were killed have left: half of what they removed, saved machines that clones were to be
   /// made of, and folders of machines that were never added.
   private func sweep() {
     guard let records = try? all() else { return }
     for record in records where record.isTemporary && !folder(of: record).isInUse {
-      if record.created.timeIntervalSinceNow < -Self.startingTime { try? remove(record) }
+      // One that has ended has no more to do; one that hasn't begun may have.
+      if record.ending != nil || record.created.timeIntervalSinceNow < -Self.startingTime { try? remove(record) }
     }
     let known = Set(records.map(\.identifier))
     let machines = folder.appendingPathComponent("machines")
@@ -245,6 +258,11 @@ public final class MachineRegistry: Sendable {
   public func prepareSnapshots(of record: MachineRecord) throws {
     let snapshots = folder(of: record).snapshots
     try FileManager.default.createDirectory(at: snapshots, withIntermediateDirectories: true)
+    // Where that led elsewhere, other things would be deleted there.
+    var status = stat()
+    guard lstat(snapshots.path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
+      throw MachineError(.data, "'\(snapshots.path)' isn't a folder; remove it")
+    }
     for name in try FileManager.default.contentsOfDirectory(atPath: snapshots.path) where name.hasPrefix(".") {
       let place = snapshots.appendingPathComponent(name)
       if Self.isOld(place) { try? FileManager.default.removeItem(at: place) }

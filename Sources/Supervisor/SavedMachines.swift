@@ -60,14 +60,12 @@ public enum SavedMachines {
         throw error
       }
       try staged.show(in: folder)
-      for disk in record.configuration.disks where !staged.configuration.disks.contains(where: { $0.path == disk.path })
-      {
-        // Its own, in its folder.
-        if disk.path.hasPrefix(folder.url.path + "/") { unlink(disk.path) }
-      }
-      for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.url.path)) ?? []
-      where name.hasPrefix(diskPrefix) && name != staged.disks.lastPathComponent {
-        try? FileManager.default.removeItem(at: folder.url.appendingPathComponent(name))
+      // Of its own, what it had before.
+      let used = Set(staged.configuration.disks.map(\.path) + [staged.disks.path])
+      for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.url.path)) ?? [] {
+        let place = folder.url.appendingPathComponent(name)
+        let isDisk = name.hasPrefix(diskPrefix) || (name.hasPrefix("disk") && name.hasSuffix(".qcow2"))
+        if isDisk, !used.contains(place.path) { try? FileManager.default.removeItem(at: place) }
       }
     }
   }
@@ -77,7 +75,7 @@ public enum SavedMachines {
   /// What a machine needs to go on as a saved one, beside what it has.
   private struct Staged {
     let configuration: VirtualMachineConfiguration
-    /// The folder of its disks.
+    /// The folder of what its disks are overlays of.
     let disks: URL
     /// What it is to go on as, under another name; nil: it was off.
     let resumption: String?
@@ -94,7 +92,8 @@ public enum SavedMachines {
   /// Puts a saved machine's files into a machine's folder, beside what is there: each disk is an overlay of the saved one.
   private static func stage(_ saved: SavedMachine, in folder: MachineFolder) throws -> Staged {
     let manager = FileManager.default
-    let place = folder.url.appendingPathComponent("\(diskPrefix)\(MachineRecord.newIdentifier())")
+    let identifier = MachineRecord.newIdentifier()
+    let place = folder.url.appendingPathComponent("\(diskPrefix)\(identifier)")
     try manager.createDirectory(at: place, withIntermediateDirectories: false)
     do {
       var configuration = saved.configuration
@@ -102,7 +101,7 @@ public enum SavedMachines {
         let base = place.appendingPathComponent("disk-\(index)").path
         try link(configuration.disks[index].path, base)
         let information = try DiskImage.information(path: base)
-        let overlay = place.appendingPathComponent("disk-\(index).qcow2").path
+        let overlay = folder.url.appendingPathComponent("disk-\(index)-\(identifier).qcow2").path
         try DiskImage.create(
           path: overlay, format: .qcow2, size: information.virtualSize, backing: (base, information.format))
         configuration.disks[index].path = overlay

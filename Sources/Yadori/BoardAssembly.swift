@@ -22,7 +22,9 @@ struct BoardAssembly {
   /// Stops what the virtio devices are connected to, which the board leaves to its owner. Before the board stops.
   let stopBackends: () -> Void
 
-  init(_ configuration: VirtualMachineConfiguration, console: any ConsoleBackend) throws {
+  init(
+    _ configuration: VirtualMachineConfiguration, console: any ConsoleBackend, folderPlaces: [String: String]
+  ) throws {
     try configuration.check()
     let boot = configuration.boot
     let description = BootDescription(
@@ -61,7 +63,7 @@ struct BoardAssembly {
       }
       devices.append(VirtioEntropy())
       do {
-        fileSystem = try configuration.sharedFolders.map { try VirtioFileSystem($0) }
+        fileSystem = try configuration.sharedFolders.map { try VirtioFileSystem($0, places: folderPlaces) }
       } catch {
         throw MachineError(.noInput, "\(error); make it anew, or take it away ('yadori unshare')")
       }

@@ -99,14 +99,13 @@ final class ProcessorShare: @unchecked Sendable {
     Int32(max(-20, min(19, (-log(Double(weight) / 100) / log(1.25)).rounded())))
   }
 
-  /// Gives all threads of this process a weight against other processes. Throws `MachineError` where the host doesn't let
-  /// it.
-  static func setWeight(_ weight: Int) throws {
+  /// Gives all threads of a process (nil: of this one) a weight against other processes. Throws `MachineError` where the
+  /// host doesn't let it.
+  static func setWeight(_ weight: Int, process: Int32? = nil) throws {
     let niceness = niceness(weight: weight)
-    for thread in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? [] {
-      guard let number = id_t(thread) else { continue }
+    for thread in (try? HostResources.threads(of: process)) ?? [] {
       // A thread that has ended meanwhile needs none.
-      if setpriority(__priority_which_t(PRIO_PROCESS.rawValue), number, niceness) != 0, errno != ESRCH {
+      if setpriority(__priority_which_t(PRIO_PROCESS.rawValue), id_t(thread), niceness) != 0, errno != ESRCH {
         throw MachineError(
           .permission,
           "this host lets nobody but root raise a weight; give 100 or less, or one that isn't above the last")

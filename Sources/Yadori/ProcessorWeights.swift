@@ -60,15 +60,19 @@ package final class ProcessorWeights: @unchecked Sendable {
   private let owner = UInt64.random(in: 1 ... .max)
   private let state: Mutex<State>
 
-  /// Takes part in what a file is for, or makes that. Nil: it can't be, or this host doesn't say what a thread waits for.
-  init?(path: String, weight: Int, pinned: [Int]?) {
-    guard access("/proc/self/schedstat", R_OK) == 0 else { return nil }
-    file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+  static var isPossible: Bool { access("/proc/self/schedstat", R_OK) == 0 }
+
+  /// Takes part in what an open file is for, and closes it in the end. Nil: this host doesn't say what a thread waits for.
+  init?(file: Int32, weight: Int, pinned: [Int]?) {
+    guard Self.isPossible else {
+      close(file)
+      return nil
+    }
+    self.file = file
     state = Mutex(State(weight: weight, pinned: pinned))
-    if file < 0 { return nil }
   }
 
-  deinit { if file >= 0 { close(file) } }
+  deinit { close(file) }
 
   func setWeight(_ weight: Int) { state.withLock { $0.weight = weight } }
   func setPinned(_ processors: [Int]?) { state.withLock { $0.pinned = processors } }

@@ -235,7 +235,8 @@ public struct SavedMachine {
   public let path: String
   let manifest: Manifest
 
-  private static func isSavedMachine(_ path: String) -> Bool {
+  /// Whether a folder holds a saved machine, whole or not.
+  public static func isSavedMachine(_ path: String) -> Bool {
     FileHandle(forReadingAtPath: path + "/machine").flatMap { try? $0.read(upToCount: name.utf8.count) }
       == Data(name.utf8)
   }

@@ -96,14 +96,23 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Builds a machine that will boot. Throws `MachineError`, or the error of the room that refuses (each is one line
   /// that says what to do).
   public convenience init(_ configuration: VirtualMachineConfiguration, console: any ConsoleBackend) throws {
-    try self.init(assembling: configuration, console: console)
+    try self.init(configuration, console: console, folderPlaces: [:])
+  }
+
+  /// - Parameter folderPlaces: other paths by which this process reaches shared folders, by their names.
+  package convenience init(
+    _ configuration: VirtualMachineConfiguration, console: any ConsoleBackend, folderPlaces: [String: String]
+  ) throws {
+    try self.init(assembling: configuration, console: console, folderPlaces)
     board.boot()
   }
 
-  private init(assembling configuration: VirtualMachineConfiguration, console: any ConsoleBackend) throws {
+  private init(
+    assembling configuration: VirtualMachineConfiguration, console: any ConsoleBackend, _ places: [String: String]
+  ) throws {
     self.configuration = configuration
     changed = Mutex(configuration)
-    let assembly = try BoardAssembly(configuration, console: console)
+    let assembly = try BoardAssembly(configuration, console: console, folderPlaces: places)
     board = assembly.board
     disks = assembly.disks
     savedDisks = try Self.savedDisks(configuration, disks)
@@ -170,9 +179,17 @@ public final class VirtualMachine: @unchecked Sendable {
     restoring saved: SavedMachine, console: any ConsoleBackend,
     adjust: (inout VirtualMachineConfiguration) -> Void = { _ in }
   ) throws {
+    try self.init(restoring: saved, console: console, folderPlaces: [:], adjust: adjust)
+  }
+
+  /// - Parameter folderPlaces: other paths by which this process reaches shared folders, by their names.
+  package convenience init(
+    restoring saved: SavedMachine, console: any ConsoleBackend, folderPlaces: [String: String],
+    adjust: (inout VirtualMachineConfiguration) -> Void
+  ) throws {
     var configuration = saved.configuration
     adjust(&configuration)
-    try self.init(assembling: configuration, console: console)
+    try self.init(assembling: configuration, console: console, folderPlaces)
     if saved.isOff {
       board.boot()
       return
@@ -269,7 +286,7 @@ public final class VirtualMachine: @unchecked Sendable {
     }
     if let weightsFile {
       share.weights = ProcessorWeights(
-        path: weightsFile, weight: configuration.processorWeight ?? 100, pinned: configuration.pinnedProcessors)
+        file: weightsFile, weight: configuration.processorWeight ?? 100, pinned: configuration.pinnedProcessors)
     }
     if share.weights == nil, let weight = configuration.processorWeight, weight != 100 {
       try ProcessorShare.setWeight(weight)
@@ -343,13 +360,17 @@ public final class VirtualMachine: @unchecked Sendable {
   /// `VirtualMachineConfiguration.keptCode` of later runs; nil: nowhere. Before `run`.
   public var codeFile: String?
 
-  /// A file through which machines keep to their weights against each other, all that have the same one; made where it isn't
-  /// there. Nil: weights are niceness, which counts against other programs, too, but where the host groups sessions, and
+  /// A file, open to be read and written, through which machines keep to their weights against each other, all that have
+  /// the same one; the machine closes it. Nil: weights are niceness, which counts against other programs, too, but where the host groups sessions, and
   /// only root may raise. Before `run`.
-  public var weightsFile: String?
+  public var weightsFile: Int32?
 
   /// Whether a file is of code that this build of the program, on this host, kept. Damage isn't looked for.
   public static func canBegin(withCode path: String) -> Bool { KeptCode.fits(path) }
+
+  /// Looks for damage in such a file, where nobody has since the host was started, and notes at it that there is none: a
+  /// machine's process, which may only read it, would look each time.
+  package static func checkCode(at path: String) { _ = KeptCode(path: path)?.waitUntilChecked() }
 
   /// Keeps the code that the translators have made so far in a file, as `codeFile` says. Throws `MachineError`, and
   /// `HostError` where it can't be written. Any thread but the machine's own, while it runs.
@@ -526,17 +547,40 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Changes its weight against other machines (100 is usual). Throws `MachineError` where the host doesn't let it. Any
   /// thread.
   public func setProcessorWeight(_ weight: Int) throws {
-    if let weights = share.weights { weights.setWeight(weight) } else { try ProcessorShare.setWeight(weight) }
+    if share.weights == nil { try ProcessorShare.setWeight(weight) }
+    noteProcessorWeight(weight)
+  }
+
+  /// Whether machines can keep to their weights by themselves, see `weightsFile`.
+  package static var keepsWeights: Bool { ProcessorWeights.isPossible }
+
+  /// It has this weight now: who isn't let set it itself is told.
+  package func noteProcessorWeight(_ weight: Int) {
+    share.weights?.setWeight(weight)
     changed.withLock { $0.processorWeight = weight }
   }
 
   /// Has all of this process run on these of the host's processors from now on; nil: on all. Throws `MachineError` where
   /// the host doesn't let it. Any thread.
   public func pin(to processors: [Int]?) throws {
+    try Self.pin(nil, to: processors)
+    notePin(to: processors)
+  }
+
+  /// It runs on these now: who isn't let choose them itself is told.
+  package func notePin(to processors: [Int]?) {
+    share.weights?.setPinned(processors)
+    changed.withLock { $0.pinnedProcessors = processors }
+  }
+
+  /// The same for another process, whose machine isn't let do it itself.
+  package static func setProcessorWeight(_ weight: Int, of process: Int32) throws {
+    try ProcessorShare.setWeight(weight, process: process)
+  }
+
+  package static func pin(_ process: Int32?, to processors: [Int]?) throws {
     do {
-      try HostResources.pin(to: processors)
-      changed.withLock { $0.pinnedProcessors = processors }
-      share.weights?.setPinned(processors)
+      try HostResources.pin(to: processors, process: process)
     } catch let error as HostError {
       throw MachineError(.permission, error.message)
     }

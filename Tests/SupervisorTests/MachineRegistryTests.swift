@@ -32,8 +32,8 @@ import Yadori
     #expect(try second.all().map(\.name) == ["data", "web"])
     #expect(try second.find("web").configuration == web.configuration)
     #expect(try second.records(image: "debian").map(\.identifier) == [web.identifier])
-    try second.update(web.identifier) { $0.exitCode = 7 }
-    #expect(try first.find("web").exitCode == 7)
+    try second.update(web.identifier) { $0.startsWithHost = true }
+    #expect(try first.find("web").startsWithHost)
   }
 
   @Test func namesAreOnceOnly() throws {

@@ -131,13 +131,19 @@ int chost_isolate(int network);
 /// Finds out what that will come to, which takes longer than doing it: for a process that copies of itself will do it.
 void chost_try_isolation(void);
 
-/// A file or folder that a process keeps, under its absolute path; or a symbolic link, where `link` isn't null.
+/// A file or folder that a process keeps, under its absolute path, or where `place` isn't null under that; or a symbolic
+/// link, where `link` isn't null.
 struct chost_kept {
     const char *path;
+    const char *place;
     int is_read_only;
     int is_device;
     const char *link;
 };
+
+/// A descriptor of a folder, for another process, from which no way leads up: it is the root of a mount of its own. Where
+/// the host lets this user make none, it is the folder as it is. O_PATH; -1 with errno.
+int chost_folder_alone(const char *path);
 
 /// Leaves this process, which has mounts of its own, no files but these, a /proc of its own, and what it has open. The
 /// first is a folder; what isn't there is left out. For all threads, and before `chost_confine`. 1, or 0 where the host
@@ -148,10 +154,18 @@ int chost_enter_root(const struct chost_kept *kept, size_t count);
 /// where it isn't root. 1, or 0 where that fails.
 int chost_drop_capabilities(void);
 
+/// Has this thread, and those that it makes, use no files but these (Landlock), where `count` isn't 0, and what is open;
+/// no TCP where `network` is 0; and neither signal other processes nor connect to their abstract sockets. For good, and
+/// with no_new_privs. Returns what of it the host let be applied.
+int chost_restrict(const struct chost_kept *kept, size_t count, int network);
+#define CHOST_RESTRICTED_FILES 1
+#define CHOST_RESTRICTED_REACH 2
+
 /// Takes from this process, all its threads, what a machine's process doesn't need once it runs (Confinement.c: the filter
 /// of system calls is a table of C macros): core files, privileges from programs that it starts, and system calls that
-/// start programs, make processes, reach into others or change the system. For good. Returns what the host let be applied.
-int chost_confine(void);
+/// start programs, make processes, reach into others or change the system; where `network` is 0, all sockets but Unix
+/// ones. For good. Returns what the host let be applied.
+int chost_confine(int network);
 #define CHOST_CONFINED_CORE 1
 #define CHOST_CONFINED_PRIVILEGES 2
 #define CHOST_CONFINED_CALLS 4

@@ -28,8 +28,9 @@ public final class VirtioFileSystem: VirtioDevice {
   var timer: EventLoop.Token?
 
   /// Throws `HostError` where a folder isn't there.
-  public init(_ folders: [SharedFolder]) throws {
-    for folder in folders { server.add(try ServedFolder(folder)) }
+  /// - Parameter places: other paths by which this process reaches them, by their names.
+  public init(_ folders: [SharedFolder], places: [String: String] = [:]) throws {
+    for folder in folders { server.add(try ServedFolder(folder, at: places[folder.name])) }
     configuration.update { $0.replaceSubrange(0..<Self.tag.utf8.count, with: Self.tag.utf8) }
     configuration.set(UInt32(1), at: 36)
   }

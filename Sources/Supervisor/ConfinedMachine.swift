@@ -1,0 +1,56 @@
+import Foundation
+import HostSystem
+import Images
+import Storage
+import Yadori
+
+/// What a machine's process keeps of the host's files: its own folder, and what the registry says that it is made of.
+package struct ConfinedMachine {
+  /// For a process with mounts of its own. The machine's folder comes first.
+  private var kept: [Confinement.Kept]
+  /// Where the shared folders are there, by their names: nothing leads from there to what is beside them on the host.
+  private var folderPlaces: [String: String] = [:]
+
+  /// - Parameter folder: nil: the machine has none.
+  package init(_ configuration: VirtualMachineConfiguration, _ folder: MachineFolder?) {
+    let images = ImageStore.standardFolder().path
+    kept = folder.map { [.folder($0.url.path, isReadOnly: false)] } ?? []
+    // What clones, and saved machines, have by links, too.
+    for name in folder?.bases ?? [] { kept.append(.folder(folder!.url.path + "/" + name, isReadOnly: true)) }
+    kept.append(.folder(images, isReadOnly: true))
+    let known = [folder?.url.path, images].compactMap { $0.map { $0 + "/" } }
+    func keep(_ path: String, isReadOnly: Bool = true) {
+      if !known.contains(where: path.hasPrefix) { kept.append(.file(path, isReadOnly: isReadOnly)) }
+    }
+    let boot = configuration.boot
+    for path in [boot.kernel, boot.initialRAMDisk, boot.deviceTree] { path.map { keep($0) } }
+    if case .file(let path) = boot.firmware { keep(path) }
+    for path in configuration.keptCode ?? [] { keep(path) }
+    for disk in configuration.disks where !known.contains(where: disk.path.hasPrefix) {
+      keep(disk.path, isReadOnly: disk.isReadOnly)
+      for backing in DiskImage.backingFiles(of: disk.path) { keep(backing) }
+    }
+    switch configuration.network?.attachment {
+    case .user?: kept += Confinement.Kept.file("/etc/resolv.conf")
+    case .tap?: keep("/dev/net/tun", isReadOnly: false)
+    case nil: break
+    }
+    if configuration.pinnedProcessors != nil { keep("/sys/devices/system/cpu/online") }
+    for (index, shared) in (configuration.sharedFolders ?? []).enumerated() {
+      let place = "/.shared/\(index)"
+      kept.append(.folder(shared.path, isReadOnly: shared.isReadOnly, at: place))
+      folderPlaces[shared.name] = place
+    }
+  }
+
+  /// Leaves the host's files, and all that can be left before there is a second thread. Returns the paths by which shared
+  /// folders are reached from then on, by their names, where that isn't how they were.
+  package func enter(keepingNetwork network: Bool) -> [String: String] {
+    let hasLeft = Confinement.leaveFiles(keeping: kept)
+    Confinement.restrict(to: withHost, keepingNetwork: network)
+    return hasLeft ? folderPlaces : [:]
+  }
+
+  /// For a process that sees the host's files where they are, and what they say of the host and of the process itself.
+  package var withHost: [Confinement.Kept] { kept + ["/proc", "/sys"].map { .folder($0, isReadOnly: true) } }
+}
