@@ -97,7 +97,11 @@ let package = Package(
     tests("Yadori", ["Console", "HostSystem", "example-boot", "example-fork"]),
     tests("Supervisor", ["Yadori", "Images", "HostSystem"]),
     // They run the program; a dependency would have them linked as it is.
-    tests("Commands", ["CHost", "HostSystem", "Images", "Storage", "HTTPTestServer"]),
+    tests("Commands", ["CHost", "HostSystem", "Images", "Storage", "HTTPTestServer", "confinement-probe"]),
+    // Gives up what a machine's process does, and tries what a guest would that owned it.
+    .executableTarget(
+      name: "confinement-probe", dependencies: ["Supervisor", "Yadori", "HostSystem"], path: "Tests/ConfinementProbe",
+      swiftSettings: rules),
     // Answers downloads on the loopback address; the tests of Images and Commands start it.
     .target(name: "HTTPTestServer", path: "Tests/HTTPTestServer", swiftSettings: rules),
   ]

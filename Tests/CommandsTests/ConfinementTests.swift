@@ -1,4 +1,5 @@
 import Foundation
+import HostSystem
 import Testing
 
 /// What the process of a machine in the background has given up.
@@ -25,7 +26,10 @@ import Testing
     #expect(try target(1) == target(2) && target(1).hasPrefix(program.folder.path))
     // As the host's kernel sees it, for each thread.
     for thread in try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task") {
-      let status = try String(contentsOfFile: "/proc/\(process)/task/\(thread)/status", encoding: .utf8)
+      // A thread that has answered a command may have ended meanwhile.
+      guard let status = try? String(contentsOfFile: "/proc/\(process)/task/\(thread)/status", encoding: .utf8) else {
+        continue
+      }
       let lines = status.split(separator: "\n").map { $0.split(separator: "\t").map(String.init) }
       #expect(lines.contains(["NoNewPrivs:", "1"]))
       if text.contains("\"system call filter\"") { #expect(lines.contains(["Seccomp:", "2"])) }
@@ -36,8 +40,11 @@ import Testing
         try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/ns/\(name)")
       }
       for thread in try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task") {
-        #expect(try namespace("net", "\(process)/task/\(thread)") != namespace("net", "self"))
-        #expect(try namespace("ipc", "\(process)/task/\(thread)") != namespace("ipc", "self"))
+        guard let networks = try? namespace("net", "\(process)/task/\(thread)"),
+          let means = try? namespace("ipc", "\(process)/task/\(thread)")
+        else { continue }
+        #expect(try networks != namespace("net", "self"))
+        #expect(try means != namespace("ipc", "self"))
       }
       let routes = try String(contentsOfFile: "/proc/\(process)/net/route", encoding: .utf8)
       #expect(routes.split(separator: "\n").count <= 1)
@@ -54,11 +61,17 @@ import Testing
       #expect(!manager.fileExists(atPath: root + "/etc") && !manager.fileExists(atPath: root + "/usr"))
       let beside = program.folder.deletingLastPathComponent().path
       #expect(try manager.contentsOfDirectory(atPath: root + beside) == [program.folder.lastPathComponent])
+      let home = root + program.folder.path
+      #expect(
+        try manager.contentsOfDirectory(atPath: home).allSatisfy { ["machines", "images", "Image"].contains($0) })
+      #expect(try manager.contentsOfDirectory(atPath: home + "/machines").count == 1)
       #expect(try manager.contentsOfDirectory(atPath: root + "/proc").filter { Int($0) != nil } == ["1"])
     }
     if text.contains("\"few capabilities\"") {
       for thread in try manager.contentsOfDirectory(atPath: "/proc/\(process)/task") {
-        let status = try String(contentsOfFile: "/proc/\(process)/task/\(thread)/status", encoding: .utf8)
+        guard let status = try? String(contentsOfFile: "/proc/\(process)/task/\(thread)/status", encoding: .utf8) else {
+          continue
+        }
         let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("CapEff:\t") })
         // chown, dac_override, fowner, fsetid, net_bind_service, net_admin, net_raw, sys_nice
         #expect(try #require(UInt64(line.dropFirst(8), radix: 16)) & ~0x80_341B == 0)
@@ -84,5 +97,159 @@ import Testing
     try program.expectRefusal(
       "save", "web", elsewhere + "/note", code: 69, says: "'\(elsewhere)/note' is there already")
     _ = try program.run("remove", "-f", "web", "again")
+  }
+
+  /// What became of each attempt of the probe; see its source.
+  private struct Report: Codable {
+    var applied: [String]
+    var results: [String: Int32]
+  }
+
+  private static var probe: String {
+    // Built beside the test bundle.
+    Bundle.main.bundleURL.appendingPathComponent("confinement-probe").path
+  }
+
+  /// Runs the probe in place of a machine with a folder and a shared one, beside the files that it is to try.
+  /// - Parameter user: whose process it is; nil: this one's.
+  private func probe(_ kind: String, network: Bool, user: Int? = nil) throws -> (report: Report, files: [String]) {
+    let manager = FileManager.default
+    let machines = program.folder.appendingPathComponent("machines")
+    for folder in ["machines/1", "machines/2", "shared/folder", "images/debian"] {
+      try manager.createDirectory(at: program.folder.appendingPathComponent(folder), withIntermediateDirectories: true)
+    }
+    let files = try ["machines.sqlite", "machines/2/disk.qcow2", "shared/secret", ".ssh/id"].map {
+      try program.file($0, [1, 2, 3])
+    }
+    if let user {
+      for name in program.names + ["."] { #expect(chown(program[name], uid_t(user), gid_t(user)) == 0) }
+    }
+    let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(listener) }
+    try #require(listen(listener, 8) == 0)
+    var address = sockaddr_in()
+    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    withUnsafeMutablePointer(to: &address) {
+      _ = $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(listener, $0, &size) }
+    }
+    let rights = user.map { ["setpriv", "--reuid=\($0)", "--regid=\($0)", "--clear-groups"] } ?? []
+    let victim = Process()
+    victim.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    victim.arguments = rights + ["sleep", "600"]
+    try victim.run()
+    defer { victim.terminate() }
+    let arguments =
+      [kind, machines.path + "/1", program["shared/folder"], network ? "yes" : "no", "\(victim.processIdentifier)"]
+      + ["\(UInt16(bigEndian: address.sin_port))", "/etc/passwd"] + files
+    // The process that runs in the end is another one, which has the output as well.
+    let outcome = try Subprocess.runAndWait(
+      "sh", ["-c", "\"$@\" | cat", "sh"] + rights + [Self.probe] + arguments, environment: program.environment)
+    return (try JSONDecoder().decode(Report.self, from: Data(outcome.output)), ["/etc/passwd"] + files)
+  }
+
+  /// What a machine's process is for works, and all else fails.
+  private func expectConfined(_ report: Report, _ files: [String], network: Bool) {
+    var results = report.results
+    let works = [
+      "own folder", "own file renamed", "shared folder", "folder in the shared one", "moved there", "itself",
+      "own limits", "Unix socket",
+    ]
+    for name in works {
+      #expect(results.removeValue(forKey: name) == 0, "\(name)")
+    }
+    // Where it has a network, it is its user's.
+    if network { for name in ["TCP", "UDP"] { #expect(results.removeValue(forKey: name) == 0, "\(name)") } }
+    // A number says nothing of a process; what could be done with it is refused. Where there is no PID namespace, others
+    // are seen.
+    _ = results.removeValue(forKey: "pidfd_open")
+    if !report.applied.contains("own PID namespace") { _ = results.removeValue(forKey: "list of processes") }
+    for file in files {
+      #expect(results.keys.contains("read \(file)") && results.keys.contains("write \(file)"))
+    }
+    #expect(results.count > 30)
+    for (name, code) in results { #expect(code != 0, "\(name)") }
+  }
+
+  private func holdsFiles(_ report: Report) -> Bool {
+    report.applied.contains("own mount namespace") || report.applied.contains("Landlock file rules")
+  }
+
+  @Test(arguments: ["background", "terminal"], [false, true])
+  func whoeverOwnsAMachinesProcessReachesNothingElse(kind: String, network: Bool) throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let (report, files) = try probe(kind, network: network)
+    #expect(report.applied.contains("no new privileges"))
+    // A host that lets it be confined by nothing is none to test this on.
+    guard holdsFiles(report), report.applied.contains("system call filter") else { return }
+    expectConfined(report, files, network: network)
+  }
+
+  /// Another user's process has less to give up, and to do it by. Needs root, to become one.
+  @Test(.enabled(if: geteuid() == 0), arguments: ["background", "terminal"])
+  func anotherUsersProcessReachesNothingElse(kind: String) throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let user = 54_321
+    let tried = try Subprocess.runAndWait(
+      "setpriv", ["--reuid=\(user)", "--regid=\(user)", "--clear-groups", "test", "-x", Self.probe])
+    guard tried.succeeded else { return }
+    let (report, files) = try probe(kind, network: false, user: user)
+    guard holdsFiles(report), report.applied.contains("system call filter") else { return }
+    expectConfined(report, files, network: false)
+  }
+
+  /// Whatever the folder's permissions. Needs root, to become somebody else.
+  @Test(.enabled(if: geteuid() == 0))
+  func anotherUserIsRefusedAtTheControlSocket() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let outcome = try program.run("run", "-d", "--name", "web", "--kernel", program.kernel(), "-m", "64M")
+    #expect(outcome.status == 0, "\(outcome.error)")
+    defer { _ = try? program.run("remove", "-f", "web") }
+    let machines = program["machines"]
+    let folder = machines + "/" + (try #require(try FileManager.default.contentsOfDirectory(atPath: machines).first))
+    for path in [program.folder.path, machines, folder] { #expect(chmod(path, 0o755) == 0) }
+    #expect(chmod(folder + "/control", 0o666) == 0)
+    let asking = [Self.probe, "ask", folder + "/control"]
+    let own = try Subprocess.runAndWait(asking[0], Array(asking[1...]))
+    #expect(String(decoding: own.output, as: UTF8.self).contains("\"running\""))
+    let rights = ["--reuid=54321", "--regid=54321", "--clear-groups"]
+    guard try Subprocess.runAndWait("setpriv", rights + ["test", "-x", Self.probe]).succeeded else { return }
+    let other = try Subprocess.runAndWait("setpriv", rights + asking)
+    let answer = String(decoding: other.output, as: UTF8.self)
+    #expect(answer.contains("another user's") && !answer.contains("running"), "\(answer)")
+  }
+
+  /// What a guest that owned its machine's process may have left in the machine's folder leads nowhere at the next start.
+  @Test func whatAMachineLeftInItsFolderIsntFollowed() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let manager = FileManager.default
+    let run = ["run", "-d", "--name", "web", "--kernel", try program.kernel(), "-m", "64M"]
+    #expect(try program.run(run).status == 0)
+    #expect(try program.run("kill", "web").status == 0)
+    let machines = program["machines"]
+    let folder = machines + "/" + (try #require(try manager.contentsOfDirectory(atPath: machines).first))
+    let file = try program.file("elsewhere/profile", Array("mine".utf8))
+    // Where nothing is written, and where nothing is deleted.
+    try? manager.removeItem(atPath: folder + "/process.log")
+    try manager.createSymbolicLink(atPath: folder + "/process.log", withDestinationPath: file)
+    try manager.createSymbolicLink(
+      atPath: folder + "/snapshots", withDestinationPath: program["elsewhere"])
+    let hidden = try program.file("elsewhere/.hidden", [1])
+    try manager.setAttributes([.modificationDate: Date(timeIntervalSince1970: 1)], ofItemAtPath: hidden)
+    try program.expectRefusal(["start", "web"], code: 73, says: ["process.log"])
+    try manager.removeItem(atPath: folder + "/process.log")
+    #expect(try program.run("start", "web").status == 0)
+    _ = try program.run("snapshot", "create", "web", "one")
+    #expect(manager.fileExists(atPath: hidden))
+    #expect(try String(contentsOfFile: file, encoding: .utf8) == "mine")
+    _ = try program.run("kill", "web")
+    // What it says of its end is short, and of one line.
+    let ending = "{\"exitCode\":3,\"words\":\"a\\u001b[31mb\\nc\"}"
+    try Data(ending.utf8).write(to: URL(fileURLWithPath: folder + "/ending"))
+    let shown = try program.run("inspect", "--json", "web").output
+    #expect(shown.contains("\"a[31mbc\""), "\(shown)")
+    try manager.removeItem(atPath: folder + "/ending")
+    #expect(mkfifo(folder + "/ending", 0o600) == 0)
+    #expect(try !program.run("inspect", "--json", "web").output.contains("ending"))
+    #expect(try program.run("remove", "web").status == 0)
   }
 }
