@@ -255,9 +255,28 @@ public struct ControlClient: Sendable {
   /// Asks the guest's system to switch itself off.
   public func pressPowerButton() throws { _ = try command(.powerButton) }
 
+  /// To one that doesn't listen yet, too, or doesn't any more and is on its way out; nil: it has ended.
+  private func connectPatiently() throws -> Int32? {
+    let deadline = MonotonicClock.nanoseconds() &+ UInt64(patience) * 1_000_000_000
+    var hasRun = false
+    while true {
+      do {
+        return try connect()
+      } catch {
+        guard folder.isInUse else {
+          if hasRun { return nil }
+          throw error
+        }
+        guard MonotonicClock.nanoseconds() < deadline else { throw error }
+        hasRun = true
+        usleep(10_000)
+      }
+    }
+  }
+
   /// As pulling the plug. A process that doesn't answer is killed. Returns when the machine has ended.
   public func kill() throws {
-    let descriptor = try connect()
+    guard let descriptor = try connectPatiently() else { return }
     defer { close(descriptor) }
     let peer = UnixSocket.peer(descriptor)
     do {
