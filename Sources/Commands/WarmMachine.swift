@@ -99,6 +99,7 @@ struct WarmMachine {
     let up = try GuestCommand(registry, record, .init(["sh", "-c", "systemctl is-system-running --wait; sleep 1.2"]))
     up.endInput()
     _ = try up.wait { _ in }
+    try waitUntilIdle(client)
     if FileManager.default.fileExists(atPath: path) { try SavedMachines.discard(path) }
     try client.save(to: path)
     if !command.isEmpty {
@@ -111,5 +112,18 @@ struct WarmMachine {
     try? client.keepCode(at: image.keptCode.path)
     if !hasCode { try? AtomicFileWriter.write([], to: image.keptCode.path, permissions: 0o600) }
     return try SavedMachine(path: path)
+  }
+
+  /// A system that is up has things to do still (caches, timers of its start), which each machine that goes on from there
+  /// would do anew. Not for ever: some never rest.
+  private func waitUntilIdle(_ client: ControlClient) throws {
+    let end = MonotonicClock.nanoseconds() &+ 20_000_000_000
+    var before = try client.status().processorSeconds
+    while MonotonicClock.nanoseconds() < end {
+      usleep(1_000_000)
+      let now = try client.status().processorSeconds
+      if now - before < 0.05 { return }
+      before = now
+    }
   }
 }
