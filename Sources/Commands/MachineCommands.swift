@@ -150,12 +150,19 @@ struct StopOptions: ParsableArguments {
     }
     let client = ControlClient(registry, record)
     try client.pressPowerButton()
-    guard try client.waitForEnd(seconds: timeout) else {
-      throw CommandFailure(
-        .unavailable,
-        "the machine '\(record.name)' hasn't switched itself off within \(timeout) s; 'yadori kill \(record.name)' "
-          + "pulls the plug")
+    var rest = timeout
+    while true {
+      let part = min(rest, 5)
+      if try client.waitForEnd(seconds: part) { return }
+      rest -= part
+      if rest <= 0 { break }
+      // A guest that was on its way up took no notice.
+      try? client.pressPowerButton()
     }
+    throw CommandFailure(
+      .unavailable,
+      "the machine '\(record.name)' hasn't switched itself off within \(timeout) s; 'yadori kill \(record.name)' "
+        + "pulls the plug")
   }
 }
 
