@@ -11,6 +11,7 @@ import Testing
   @Test func aMachinesProcessIsConfined() throws {
     defer { try? FileManager.default.removeItem(at: program.folder) }
     let outcome = try program.run("run", "-d", "--name", "web", "--kernel", program.kernel(), "-m", "64M")
+    defer { _ = try? program.run("remove", "-f", "web", "again") }
     #expect(outcome.status == 0, "\(outcome.error)")
     let text = try program.run("inspect", "--json", "web").output
     let line = text.split(separator: "\n").first { $0.contains("\"process\"") } ?? ""
@@ -96,7 +97,6 @@ import Testing
     try Data("mine".utf8).write(to: URL(fileURLWithPath: elsewhere + "/note"))
     try program.expectRefusal(
       "save", "web", elsewhere + "/note", code: 69, says: "'\(elsewhere)/note' is there already")
-    _ = try program.run("remove", "-f", "web", "again")
   }
 
   /// What became of each attempt of the probe; see its source.
