@@ -133,6 +133,7 @@ struct CloneCommand: ParsableCommand {
     defer { try? SavedMachines.discard(place) }
     let saved = try SavedMachine(path: place)
     let clones = try SavedMachines.prepare(registry, saved, named: wanted, image: record.image) { configuration in
+      SavedMachines.keepKnownFiles(&configuration, as: record)
       // Two can't listen on the same port of the host.
       if case .user? = configuration.network?.attachment {
         configuration.network = .init(.user(forwards: []))

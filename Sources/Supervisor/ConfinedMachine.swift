@@ -26,9 +26,10 @@ package struct ConfinedMachine {
     for path in [boot.kernel, boot.initialRAMDisk, boot.deviceTree] { path.map { keep($0) } }
     if case .file(let path) = boot.firmware { keep(path) }
     for path in configuration.keptCode ?? [] { keep(path) }
-    for disk in configuration.disks where !known.contains(where: disk.path.hasPrefix) {
+    for disk in configuration.disks {
       keep(disk.path, isReadOnly: disk.isReadOnly)
-      for backing in DiskImage.backingFiles(of: disk.path) { keep(backing) }
+      let isOwn = known.contains(where: disk.path.hasPrefix)
+      for backing in disk.behind ?? (isOwn ? [] : DiskImage.backingFiles(of: disk.path)) { keep(backing) }
     }
     switch configuration.network?.attachment {
     case .user?: kept += Confinement.Kept.file("/etc/resolv.conf")

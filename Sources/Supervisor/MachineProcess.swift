@@ -52,7 +52,7 @@ public final class MachineProcess: @unchecked Sendable {
     if record.image != nil { configuration.guestSocket = folder.guestSocket }
     configuration.keptCode = [folder.keptCode] + (configuration.keptCode ?? [])
     // It is all machines'.
-    let weights = chost_open(registry.folder.appendingPathComponent("machines/weights").path, O_RDWR | O_CREAT, 0o600)
+    let weights = chost_open(registry.folder.appendingPathComponent("weights").path, O_RDWR | O_CREAT, 0o600)
     var places: [String: String] = [:]
     // What the machine's own files say (a disk's backing file, a link) was written by a process that a guest may have
     // owned: they are opened where there is nothing else.

@@ -43,6 +43,13 @@ public enum SavedMachines {
     return records
   }
 
+  /// Takes from a configuration what a machine's process says is behind its disks, and the registry doesn't know of: who
+  /// owned that could have other files read.
+  public static func keepKnownFiles(_ configuration: inout VirtualMachineConfiguration, as record: MachineRecord) {
+    let known = Set(record.configuration.disks.flatMap { $0.behind ?? DiskImage.backingFiles(of: $0.path) })
+    for index in configuration.disks.indices { configuration.disks[index].behind?.removeAll { !known.contains($0) } }
+  }
+
   /// Has a machine that doesn't run go on as it was when it was saved, at its next start. Throws `MachineError`.
   public static func revert(_ registry: MachineRegistry, _ record: MachineRecord, to saved: SavedMachine) throws {
     let folder = registry.folder(of: record)
@@ -51,10 +58,12 @@ public enum SavedMachines {
     }
     try withExtendedLifetime(lock) {
       let staged = try stage(saved, in: folder)
+      var configuration = staged.configuration
+      keepKnownFiles(&configuration, as: record)
       do {
         // From here on it isn't any more what it was to go on as; between this and `show` it begins with the saved disks.
         if FileManager.default.fileExists(atPath: folder.resumption) { try discard(folder.resumption) }
-        try registry.update(record.identifier) { $0.configuration = staged.configuration }
+        try registry.update(record.identifier) { $0.configuration = configuration }
       } catch {
         try? FileManager.default.removeItem(at: staged.disks)
         throw error

@@ -80,11 +80,6 @@ public struct SavedMachine {
     /// any case: machines that are made of the saved one go on using them.
     var isDurable: Bool
 
-    /// Where files are that the disk of this index names without a folder.
-    func folder(ofDisk index: Int) -> String {
-      URL(fileURLWithPath: configuration.disks[index].path).deletingLastPathComponent().path
-    }
-
     enum Disk {
       /// All that belongs to it is in the open file.
       case file(Int32)
@@ -209,11 +204,11 @@ public struct SavedMachine {
         checksums = try SparseCopy.checksums(of: descriptor)
       }
       disks.append(try finish(name, descriptor, checksums, isDurable: true))
-      if let backing = try DiskImage.information(path: place).backingPath {
-        neighbours.append(backing.hasPrefix("/") ? backing : parts.folder(ofDisk: index) + "/" + backing)
-      }
+      let behind = DiskImage.backingFiles(of: place)
+      neighbours += behind
       configuration.disks[index].path = name
       configuration.disks[index].base = nil
+      configuration.disks[index].behind = behind
     }
     let manifest = Manifest(
       configuration: configuration, instructionSet: parts.instructionSet, clock: parts.clock,

@@ -87,6 +87,9 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     /// The path of a file among those behind it, down to which all belongs to the disk and is saved with it; nil: only
     /// its own file does.
     public var base: String?
+    /// The paths of all files behind it that aren't saved with it, where that was said when it was made of a saved one; nil:
+    /// what it says itself. A confined process can read no others.
+    public var behind: [String]?
 
     public init(path: String, format: String? = nil, isReadOnly: Bool = false, serial: String = "") {
       self.path = path

@@ -96,7 +96,7 @@ import Testing
     try program.expectRefusal("save", "web", elsewhere + "/none/web", code: 66, says: elsewhere + "/none", "No such")
     try Data("mine".utf8).write(to: URL(fileURLWithPath: elsewhere + "/note"))
     try program.expectRefusal(
-      "save", "web", elsewhere + "/note", code: 69, says: "'\(elsewhere)/note' is there already")
+      "save", "web", elsewhere + "/note", code: 73, says: "'\(elsewhere)/note' is there already")
   }
 
   /// What became of each attempt of the probe; see its source.
