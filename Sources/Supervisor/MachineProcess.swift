@@ -63,8 +63,9 @@ public final class MachineProcess: @unchecked Sendable {
       _ = HostResources.hasLargePages
       places = ConfinedMachine(configuration, folder).enter(keepingNetwork: configuration.network != nil)
     case .restricted(let files):
-      registry.close()
       Self.restrict(configuration, folder, keeping: files)
+      // Not before: that has threads made.
+      registry.close()
     case .later: break
     }
     machine = try Self.make(configuration, folder, console: console ?? recorder!, places)
@@ -89,8 +90,8 @@ public final class MachineProcess: @unchecked Sendable {
 
   /// Leaves this process the machine's own files, those that say what the host is, and `files`. Before it has threads.
   public func restrict(keeping files: [Confinement.Kept]) {
-    registry.close()
     Self.restrict(machine.configuration, registry.folder(of: record), keeping: files)
+    registry.close()
   }
 
   /// The same for a machine that isn't of the registry.

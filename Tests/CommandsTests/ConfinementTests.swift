@@ -184,6 +184,31 @@ import Testing
     expectConfined(report, files, network: network)
   }
 
+  /// The command's own process is held where one in the background is.
+  @Test func aMachineOnATerminalIsHeldByLandlock() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let kernel = try program.kernel()
+    #expect(try program.run("run", "-d", "--name", "back", "--kernel", kernel, "-m", "64M").status == 0)
+    let hasLandlock = try program.run("inspect", "--json", "back").output.components(separatedBy: "missingConfinement")[
+      0
+    ]
+    .contains("\"Landlock scopes\"")
+    _ = try program.run("remove", "-f", "back")
+    let script = #"""
+      (sleep 20 | "$1" run --name front --kernel "$2" -m 64M) > /dev/null 2>&1 &
+      until "$1" inspect --json front 2> /dev/null | grep -q missingConfinement; do sleep 0.1; done
+      "$1" inspect --json front; "$1" kill front
+      """#
+    let outcome = try program.run([kernel], shell: script, seconds: 60)
+    let applied = outcome.output.components(separatedBy: "missingConfinement")[0]
+    #expect(applied.contains("\"no core files\""), "\(outcome.output) \(outcome.error)")
+    if hasLandlock {
+      for name in ["Landlock file rules", "Landlock scopes", "few capabilities"] {
+        #expect(applied.contains("\"\(name)\""), "\(outcome.output)")
+      }
+    }
+  }
+
   /// Another user's process has less to give up, and to do it by. Needs root, to become one.
   @Test(.enabled(if: geteuid() == 0), arguments: ["background", "terminal"])
   func anotherUsersProcessReachesNothingElse(kind: String) throws {

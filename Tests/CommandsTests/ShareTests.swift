@@ -127,10 +127,14 @@ import Testing
     func allowed(_ process: Int32) throws -> Set<[Int]> {
       let threads = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task")
       return Set(
-        try threads.map { thread in
-          let status = try String(contentsOfFile: "/proc/\(process)/task/\(thread)/status", encoding: .utf8)
+        try threads.compactMap { thread in
+          // One that has answered a command may have ended meanwhile.
+          guard let status = try? String(contentsOfFile: "/proc/\(process)/task/\(thread)/status", encoding: .utf8)
+          else { return nil }
           let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("Cpus_allowed_list:") })
-          return try #require(HostResources.processors(in: line.dropFirst(18).trimmingCharacters(in: .whitespaces)))
+          let list = line.dropFirst(18).trimmingCharacters(in: .whitespaces)
+          let processors: [Int] = try #require(HostResources.processors(in: list))
+          return processors
         })
     }
     func process() throws -> Int32 {
