@@ -113,8 +113,9 @@ final class CodeMemory {
 
   /// Has a stub be one that can be written: what is of a file is copied first.
   private func makeWritable(_ stub: UnsafeMutablePointer<UInt8>) {
-    for end in [stub, stub + HostJump.size - 1] {
-      let piece = (end - stubs) / Self.stubPiece
+    // With the operation before or behind its distance.
+    for end in [stub - 1, stub + HostJump.size] {
+      let piece = max(0, end - stubs) / Self.stubPiece
       guard piece < shownStubs.count, shownStubs[piece] else { continue }
       let start = stubs + piece * Self.stubPiece
       memcpy(start, executablePlace(of: start), Self.stubPiece)
@@ -234,6 +235,8 @@ final class CodeMemory {
   /// going by way of its stub, which becomes a jump.
   func lead(_ location: UnsafeMutablePointer<UInt8>, to target: UInt) {
     let place = executablePlace(of: location)
+    // A stub's own jump.
+    if location >= stubs { makeWritable(location) }
     guard isFixed(location) else {
       UnsafeMutableRawPointer(location).storeBytes(of: HostJump.distance(at: place, to: target), as: Int32.self)
       return

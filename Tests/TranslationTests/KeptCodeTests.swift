@@ -76,6 +76,35 @@ import Translation
     }
   }
 
+  /// More than the stubs that are read at once: blocks whose accesses together cross a page's end find another one behind
+  /// their own stub's jump, once.
+  @Test func whatIsFoundOutLaterIsFoundOutOnce() throws {
+    let count = 4000
+    func place(_ harness: TranslationHarness, at address: UInt64) {
+      let block = [encode(.ld, rd: 10, rs1: 9, 0), encode(.ld, rd: 11, rs1: 9, 8), encode(.fence_i)]
+      harness.place(
+        (0..<count).flatMap { _ in block } + [encode(.jal, Int64(count) * -12)], at: base)
+      harness.hart[x: 9] = address
+    }
+    let folder = try Folder()
+    let first = try TranslationHarness(.interpreter)
+    let maker = try translator(first, codeSize: 32 << 20)
+    let turn = UInt64(count * 3 + 1)
+    place(first, at: TranslationHarness.data)
+    _ = first.hart.run(limit: turn * 3)
+    try maker.keepCode(at: folder.file)
+    #expect(maker.metrics.blocks >= count)
+
+    let second = try TranslationHarness(.interpreter)
+    let user = try translator(second, codeSize: 32 << 20, kept: try require(folder.file))
+    place(second, at: TranslationHarness.data + 4096 - 8)
+    _ = second.hart.run(limit: turn * 2)
+    let made = user.metrics.blocks
+    #expect(made > 0)
+    _ = second.hart.run(limit: turn * 3)
+    #expect(user.metrics.blocks == made)
+  }
+
   @Test func codeOfAPageThatDiffersInOneInstructionIsNotTaken() throws {
     let folder = try Folder()
     let first = try TranslationHarness(.interpreter)
