@@ -107,8 +107,9 @@ struct DebianMachineTests {
     let reads = """
       cd /shared; for i in $(seq 300); do cat turn/f; echo > turn/made; ls turn/; cat turn/../../away/f; done 2>/dev/null || :
       """
+    #expect(try yadori("exec", "web", "--", "cat", "/shared/turn/f") == "mine")
     let output = try yadori("exec", "web", "--", "sh", "-c", reads, shell: turns)
-    #expect(output.contains("mine") && !output.contains("secret"))
+    #expect(!output.contains("secret"))
     #expect(try FileManager.default.contentsOfDirectory(atPath: program["away"]) == ["f"])
     for name in ["turn", "kept", "other"] { try? FileManager.default.removeItem(atPath: program["shared/" + name]) }
   }
