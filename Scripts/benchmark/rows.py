@@ -32,7 +32,7 @@ class Rows:
         return json.loads(self.run("stats", "--json", "--interval", seconds, *names))
 
     def status(self, name):
-        return json.loads(self.run("inspect", "--json", name, check=False) or self.run("inspect", name))[0]["status"]
+        return json.loads(self.run("inspect", "--json", name))[0]["status"]
 
     def remove(self, *names):
         self.run("remove", "-f", *names, check=False)

@@ -178,7 +178,7 @@ public final class MachineRegistry: Sendable {
     }
   }
 
-  /// Whether a machine goes when it ends. Its process asks then.
+  /// Whether a machine goes from the list when it has ended. Its process has its own idea of that, see `MachineFolder.keep`.
   public func setTemporary(_ identifier: String, _ isTemporary: Bool) throws {
     try update(identifier) { $0.isTemporary = isTemporary }
   }
@@ -234,8 +234,8 @@ public final class MachineRegistry: Sendable {
     return stat(url.path, &status) == 0 && status.st_mtim.tv_sec < time(nil) - 3600
   }
 
-  /// Deletes what has ended, and what processes that were killed have left: half of what they removed, saved machines that clones were to be
-  /// made of, and folders of machines that were never added.
+  /// Deletes temporary machines that have ended, and what processes that were killed have left: half of what they removed,
+  /// saved machines that clones were to be made of, and folders of machines that were never added.
   private func sweep() {
     guard let records = try? all() else { return }
     for record in records where record.isTemporary && !folder(of: record).isInUse {

@@ -5,9 +5,9 @@ import Yadori
 
 /// Machines that are made of saved ones: they share what they don't change with them, and with each other.
 public enum SavedMachines {
-  /// Makes machines that go on as the saved one, at their first start, or begin with its disks if it was off. They have the saved machine's files by links of
-  /// their own as far as the file system lets that be, so it doesn't matter what becomes of the folder. Either all are
-  /// made or none. Throws `MachineError`.
+  /// Makes machines that go on as the saved one, at their first start, or begin with its disks if it was off. They have the
+  /// saved machine's files by links of their own as far as the file system lets that be, so it doesn't matter what becomes
+  /// of the folder. Either all are made or none. Throws `MachineError`.
   ///
   /// - Parameters:
   ///   - image: see `MachineRecord.image`.
@@ -117,7 +117,9 @@ public enum SavedMachines {
         configuration.disks[index].format = "qcow2"
         configuration.disks[index].base = base
       }
-      // The one that was saved has its own.
+      // The one that was saved has its own, and each puts its own code before these.
+      let machines = folder.url.deletingLastPathComponent().path + "/"
+      configuration.keptCode?.removeAll { $0.hasPrefix(machines) }
       if configuration.guestSocket != nil { configuration.guestSocket = folder.guestSocket }
       if saved.isOff { return Staged(configuration: configuration, disks: place, resumption: nil) }
       let resumption = folder.resumption + ".partial"
@@ -148,7 +150,9 @@ public enum SavedMachines {
   /// Another name of the same file; a copy where there can't be one.
   private static func link(_ source: String, _ target: String) throws {
     if Glibc.link(source, target) == 0 { return }
-    let (from, to) = (open(source, O_RDONLY | O_CLOEXEC), open(target, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600))
+    let (from, to) = (
+      open(source, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), open(target, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+    )
     defer {
       close(from)
       close(to)

@@ -9,8 +9,9 @@ import Storage
 ///
 /// `machine` is text: a line with a format's name and version and the CRC-32C of what follows, then JSON. `memory-N` are
 /// the RAM in parts of equal size, in which what is zero takes no space; `disk-N` are the disks. Each has a checksum for
-/// each piece (`SparseCopy`). A machine that was off has no RAM, and no devices' states. The folder is written beside and renamed, so it is there whole or not at all. Files that the
-/// disks show in part (an image's disk) stay where they are; the saved machine notes what they were.
+/// each piece (`SparseCopy`). A machine that was off has no RAM, and no devices' states. The folder is written beside and
+/// renamed, so it is there whole or not at all. Files that the disks show in part (an image's disk) stay where they are; the
+/// saved machine notes what they were.
 public struct SavedMachine {
   /// Raised at each change after which an older program couldn't read it.
   static let version = 3
@@ -66,6 +67,13 @@ public struct SavedMachine {
     var memory: [Content]
     var disks: [Content]
     var neighbours: [Neighbour]
+
+    /// Whoever wrote it may have been a guest's: no name leads out of the folder.
+    var hasUsualNames: Bool {
+      let indices = configuration.disks.indices
+      return memory.indices.allSatisfy { memory[$0].file == "memory-\($0)" }
+        && disks.allSatisfy { disk in indices.contains { disk.file == "disk-\($0)" } }
+    }
   }
 
   /// What is saved with the RAM.
@@ -256,9 +264,9 @@ public struct SavedMachine {
         .data, "'\(path)' was saved in version \(version) of the format; this program reads \(Self.version)")
     }
     let json = data.dropFirst(line.count + 1)
-    guard words[2] == Self.digest(json), let manifest = try? JSONDecoder().decode(Manifest.self, from: json) else {
-      throw Self.damaged(path)
-    }
+    guard words[2] == Self.digest(json), let manifest = try? JSONDecoder().decode(Manifest.self, from: json),
+      manifest.hasUsualNames
+    else { throw Self.damaged(path) }
     self.manifest = manifest
   }
 
