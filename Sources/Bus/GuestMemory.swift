@@ -5,6 +5,8 @@ import Synchronization
 /// the checked accessors here; the guest and other threads may change its bytes at any moment.
 public final class GuestMemory: @unchecked Sendable {
   private let mapping: MemoryMapping
+  /// Where `show` has put files, in bytes from `base`.
+  private let shown = Mutex<[Range<Int>]>([])
   public let base: PhysicalAddress
   /// Bytes of RAM, a multiple of 4096.
   public let size: UInt64
@@ -25,6 +27,19 @@ public final class GuestMemory: @unchecked Sendable {
   /// `HostError`.
   public func show(_ descriptor: Int32, at start: Int, offset: Int, count: Int) throws {
     try mapping.show(descriptor, at: start, offset: offset, count: count)
+    shown.withLock { $0.append(start..<start + count) }
+  }
+
+  /// How much work there is at most in each piece of `size` bytes for whoever reads what isn't zero, in pages; 0: all of it
+  /// is zero. Nothing changes meanwhile.
+  public func contentBounds(inPiecesOf size: Int) -> [Int] {
+    let whole = size / MemoryMapping.pageSize
+    let count = (Int(self.size) + size - 1) / size
+    guard var bounds = mapping.touchedPages(inPiecesOf: size) else { return [Int](repeating: whole, count: count) }
+    for range in shown.withLock({ $0 }) where !range.isEmpty {
+      for piece in range.lowerBound / size...(range.upperBound - 1) / size { bounds[piece] = whole }
+    }
+    return bounds
   }
 
   /// Gives whole pages of RAM back to the host. They read as zero, or as what `show` put there, until they are written.

@@ -1,5 +1,6 @@
 import Board
 import Console
+import Foundation
 import HostSystem
 import Images
 import Network
@@ -22,6 +23,9 @@ struct CommandFailure: Error {
     self.exitCode = exitCode
   }
 
+  /// The same with other words.
+  func saying(_ message: String) -> Self { Self(exitCode: exitCode, message: message) }
+
   /// Nil for errors of the argument parser, which words its own.
   init?(_ error: any Error) {
     switch error {
@@ -35,8 +39,18 @@ struct CommandFailure: Error {
     // As shells have it.
     case let error as GuestCommand.Refusal: self.init(exitCode: 127, message: error.message)
     case let error as ImageError: self.init(exitCode: error.exitStatus, message: error.message)
+    // What Foundation says of files.
+    case let error as CocoaError: self.init(.inputOutput, Self.words(for: error))
     default: return nil
     }
+  }
+
+  private static func words(for error: CocoaError) -> String {
+    let path = error.filePath ?? error.url?.path
+    // The reason is the host's, where it is known: a full disk, say.
+    let reason = (error.underlying as? POSIXError).map { String(cString: strerror($0.code.rawValue)) }
+    return [path.map { "can't use '\($0)'" }, reason ?? error.localizedDescription].compactMap(\.self).joined(
+      separator: ": ")
   }
 
   private static func code(of error: StorageError) -> MachineError.Code {

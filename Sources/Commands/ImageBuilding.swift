@@ -10,8 +10,18 @@ enum ImageBuilding {
   /// Builds an image with a machine of ours, whose instructions `engine` executes.
   static func build(_ options: ImageBuildOptions, engine: EngineChoice?) throws -> ImageStore.Image {
     try withProgress { task in
-      try ImageBuilder(machine: InstallingMachine(engine: engine)).build(options, task: task)
+      try ImageBuilder(machine: InstallingMachine(engine: engine)).build(options, task: task) {
+        try checkUnused(options.name)
+      }
     }
+  }
+
+  /// Throws where a machine stands on an image: it would be lost without it, and with another one under its disk, too.
+  static func checkUnused(_ name: String) throws {
+    guard let machine = try MachineStarting.registry().records(image: name).first else { return }
+    throw CommandFailure(
+      .unavailable,
+      "the machine '\(machine.name)' stands on the image '\(name)'; 'yadori remove \(machine.name)' first")
   }
 
   /// ^C, SIGTERM and SIGHUP stop the work, so that what it started ends and nothing half-made stays.

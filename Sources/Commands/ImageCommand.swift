@@ -176,12 +176,8 @@ struct RemoveImageCommand: ParsableCommand {
 
   func run() throws {
     let store = ImageStore()
-    let registry = try MachineStarting.registry()
     for name in names {
-      if let machine = try registry.records(image: name).first {
-        throw CommandFailure(
-          .unavailable, "the machine '\(machine.name)' stands on this image; 'yadori remove \(machine.name)' first")
-      }
+      try ImageBuilding.checkUnused(name)
       try store.remove(name)
     }
   }

@@ -8,8 +8,10 @@ import Yadori
 extension VirtualMachineConfiguration {
   /// Fills in what an image says. What the machine changes is kept in its folder, in an overlay of the image's disk;
   /// without a folder it has no disk yet.
+  /// - Parameter existing: the disk that a machine of the image has already.
   mutating func use(
-    image name: String, in folder: MachineFolder?, diskSize: UInt64?, append: String?, mirror: String?
+    image name: String, in folder: MachineFolder?, existing: Disk? = nil, diskSize: UInt64?, append: String?,
+    mirror: String?
   ) throws {
     let store = ImageStore()
     if !store.contains(name), name == "debian" || name == "tiny" {
@@ -34,8 +36,8 @@ extension VirtualMachineConfiguration {
     }
     guard let folder else { return }
     try folder.create()
-    let overlay = folder.disk
-    if !FileManager.default.fileExists(atPath: overlay) {
+    let overlay = existing?.path ?? folder.disk
+    if existing == nil, !FileManager.default.fileExists(atPath: overlay) {
       try DiskImage.create(
         path: overlay, format: .qcow2, size: diskSize ?? description.virtualByteCount,
         backing: (disk.path, DiskFormat(rawValue: description.format.rawValue)))
@@ -43,7 +45,7 @@ extension VirtualMachineConfiguration {
       throw CommandFailure(
         .usage, "--disk-size: the machine has its disk already ('\(overlay)'); remove the machine to begin anew")
     }
-    disks = [.init(path: overlay, format: "qcow2")]
+    disks = [existing ?? .init(path: overlay, format: "qcow2")]
   }
 
   /// Has it mean the same wherever it is started.

@@ -212,25 +212,13 @@ struct RestartCommand: ParsableCommand {
   func run() throws {
     try machines.forEach { registry, record in
       guard registry.folder(of: record).isInUse else { return try MachineStarting.start(registry, record) }
-      guard record.isTemporary else {
+      try registry.whileKept(record) {
         try options.stop(registry, record)
-        return try MachineStarting.start(registry, record)
+        // As it is by then.
+        guard var present = try registry.record(identifier: record.identifier) else { return }
+        present.isTemporary = record.isTemporary
+        try MachineStarting.start(registry, present)
       }
-      // It mustn't go when it ends, till it runs again: until then it is as others are, whatever becomes of this process.
-      try registry.setTemporary(record.identifier, false)
-      let folder = registry.folder(of: record)
-      folder.keep(true)
-      defer { folder.keep(false) }
-      do {
-        try options.stop(registry, record)
-      } catch {
-        try registry.setTemporary(record.identifier, true)
-        throw error
-      }
-      try MachineStarting.startNew(registry, record)
-      try registry.setTemporary(record.identifier, true)
-      // It may have ended again before that.
-      if !registry.folder(of: record).isInUse { try? registry.remove(record) }
     }
   }
 }
@@ -277,7 +265,7 @@ struct RemoveCommand: ParsableCommand {
     try machines.forEach { registry, record in
       if force, registry.folder(of: record).isInUse {
         try ControlClient(registry, record).kill()
-        // A temporary one is gone by now.
+        // Another command may have removed a temporary one by now.
         if try registry.record(identifier: record.identifier) == nil { return }
       }
       try registry.remove(record)

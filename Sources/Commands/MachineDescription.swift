@@ -54,7 +54,10 @@ extension MachineDescription {
     add("Temporary", isTemporary ? "yes: it goes when it ends" : nil)
     add("Autostart", startsWithHost ? "yes: it starts with the host" : nil)
     let configuration = configuration
-    add("Harts", "\(configuration.hartCount)\(atStart(status?.hartsAtStart, configuration.hartCount) { "\($0)" })")
+    add(
+      "Harts",
+      "\(configuration.hartCount)"
+        + most(status?.mostHarts ?? configuration.maximumHartCount, configuration.hartCount) { "\($0)" })
     add("Memory", memoryInWords)
     add("Processors", processorsInWords)
     add("Engine", configuration.engine?.inWords)
@@ -81,15 +84,16 @@ extension MachineDescription {
     return "\(state) since \(status.started.formatted(.iso8601)), process \(status.process)"
   }
 
-  /// What was changed is so from the next start on.
-  private func atStart<Value: Equatable>(_ before: Value?, _ now: Value, _ words: (Value) -> String) -> String {
-    before.map { $0 == now ? "" : " (started with \(words($0)))" } ?? ""
+  /// What it has is in part there from its next start on, where it was started with less.
+  private func most<Value: Comparable>(_ most: Value?, _ now: Value, _ words: (Value) -> String) -> String {
+    guard let most, most != now else { return "" }
+    return most < now ? " (started with \(words(most)))" : " (up to \(words(most)) while it runs)"
   }
 
   private var memoryInWords: String {
     let megabytes = { (bytes: UInt64) in "\(bytes >> 20)M" }
     var words = megabytes(configuration.memorySize)
-    words += atStart(status?.memoryAtStart, configuration.memorySize, megabytes)
+    words += most(status?.mostMemory ?? configuration.maximumMemorySize, configuration.memorySize, megabytes)
     if let used = status?.memoryBytes, used != configuration.memorySize {
       words += ", the guest has \(megabytes(used))"
     }

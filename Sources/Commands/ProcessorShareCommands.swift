@@ -58,7 +58,8 @@ struct SetCommand: ParsableCommand {
     commandName: "set", abstract: "Changes a machine, which may be running.",
     discussion: """
       Its share of the processors changes at once. A running machine can do with less RAM and fewer harts than it was \
-      started with, and get them back; more than that it gets when it is started again.
+      started with, and get them back, and more up to what run's --max-memory and --max-harts said; more than that it \
+      gets when it is started again.
       """)
 
   @OptionGroup var machine: MachineName
@@ -79,13 +80,16 @@ struct SetCommand: ParsableCommand {
       share.apply(to: &configuration)
       if let harts { configuration.hartCount = harts }
       if let memory { configuration.memorySize = memory.bytes }
+      configuration.dropOutgrownMaximums()
     }
     var wanted = record.configuration
     // What another host gave it isn't what is asked for.
     _ = wanted.adaptToHost()
     change(&wanted)
     try wanted.check()
-    let runs = registry.folder(of: record).isInUse
+    let folder = registry.folder(of: record)
+    let runs = folder.isInUse
+    if !runs { try folder.checkResumption(wanted, as: record) }
     if share.isUsed {
       if runs {
         try ControlClient(registry, record).set(
@@ -98,26 +102,32 @@ struct SetCommand: ParsableCommand {
     try registry.update(record.identifier) { change(&$0.configuration) }
   }
 
-  /// A running machine has no more harts and RAM than it was started with, but may do with less for a while.
+  /// A running machine has no more harts and RAM than its board was made with, but may do with less.
   private func changeRunning(_ registry: MachineRegistry, _ record: MachineRecord) throws {
     let client = ControlClient(registry, record)
     if harts == nil, memory == nil { return }
     let status = try client.status()
     var later: [String] = []
-    if let memory, let most = status.memoryAtStart {
+    if let memory, let most = status.mostMemory {
       if memory.bytes > most { later.append("RAM beyond \(most >> 20)M") }
       if status.hasBalloon == true {
         try client.set(memory: min(memory.bytes, most))
+        // What is done is kept, here, too.
+        try registry.update(record.identifier) { record in
+          record.configuration.memorySize = memory.bytes
+          record.configuration.dropOutgrownMaximums()
+        }
       } else if memory.bytes < most {
         later.append("RAM")
       }
     }
-    if let harts, let most = status.hartsAtStart {
+    if let harts, let most = status.mostHarts {
       if harts > most { later.append("harts beyond \(most)") }
       if record.image == nil {
-        if harts < most { later.append("harts") }
+        if harts <= most, harts != record.configuration.hartCount { later.append("harts") }
       } else {
         try GuestHarts.use(min(harts, most), registry, record)
+        try client.set(harts: min(harts, most))
       }
     }
     if !later.isEmpty {

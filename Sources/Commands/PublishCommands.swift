@@ -14,9 +14,20 @@ struct PublishCommand: ParsableCommand {
   var forwards: [String]
 
   func run() throws {
-    for forward in forwards { _ = try PortForward(parsing: forward) }
     let (registry, record) = try machine.find()
-    _ = try record.forwards()
+    var before = try record.forwards()
+    for forward in forwards {
+      let wanted = try PortForward(parsing: forward)
+      if let other = before.first(where: {
+        $0 != forward && (try? PortForward(parsing: $0))?.sharesPort(with: wanted) == true
+      }) {
+        throw CommandFailure(
+          .unavailable,
+          "the machine '\(record.name)' publishes that port already, as '\(other)'; choose another one for '\(forward)'"
+        )
+      }
+      before.append(forward)
+    }
     for forward in forwards {
       if registry.folder(of: record).isInUse { try ControlClient(registry, record).publish(forward) }
       try registry.update(record.identifier) { record in

@@ -36,6 +36,12 @@ struct RunCommand: ParsableCommand {
   @Option(name: [.short, .long], help: "RAM: 512M, 2G ... (1G)")
   var memory: ByteCount?
 
+  @Option(help: "Number of harts that set can give it while it runs (as many as it has).")
+  var maxHarts: Int?
+
+  @Option(help: "RAM that set can give it while it runs (as much as it has): 4G ...")
+  var maxMemory: ByteCount?
+
   @OptionGroup var share: ShareOptions
 
   @Option(
@@ -256,8 +262,7 @@ struct RunCommand: ParsableCommand {
       }
       return record
     }
-    let record =
-      if let kept = warm.find(), let started = try? start(kept) { started } else { try warm.make(then: start) }
+    let record = try warm.use(start)
     let session = Result {
       try GuestShares.mount(registry, record, further)
       try GuestCommandSession(registry: registry, record: record, request: request).run()
@@ -337,6 +342,7 @@ struct RunCommand: ParsableCommand {
       configuration.makePathsAbsolute()
       // Before it is written down.
       try configuration.check()
+      if let record { try folder.checkResumption(configuration, as: record) }
       var ready =
         record
         ?? MachineRecord(
@@ -370,7 +376,7 @@ struct RunCommand: ParsableCommand {
       }
       return name
     }
-    if let image, !temporary { return image }
+    if let image, !temporary, command.isEmpty { return image }
     let stem = image ?? "machine"
     while true {
       let name = "\(stem)-\(String(UInt32.random(in: 0..<1 << 24), radix: 36))"
@@ -414,7 +420,8 @@ struct RunCommand: ParsableCommand {
         // The first is the image's, where that has one.
         let earlier = configuration.disks
         configuration.disks = []
-        try configuration.use(image: image, in: folder, diskSize: diskSize?.bytes, append: append, mirror: mirror)
+        try configuration.use(
+          image: image, in: folder, existing: earlier.first, diskSize: diskSize?.bytes, append: append, mirror: mirror)
         if before != nil, append == nil { configuration.boot.commandLine = before?.boot.commandLine }
         if disk.isEmpty { configuration.disks += earlier.dropFirst(configuration.disks.count) }
         // Those of a machine that is there stay, but for others in the same places.
@@ -441,6 +448,9 @@ struct RunCommand: ParsableCommand {
       .init(path: $0.path, format: $0.format, isReadOnly: $0.isReadOnly, serial: $0.serial)
     }
     if let memory { configuration.memorySize = memory.bytes }
+    configuration.dropOutgrownMaximums()
+    if let maxHarts { configuration.maximumHartCount = maxHarts }
+    if let maxMemory { configuration.maximumMemorySize = maxMemory.bytes }
     share.apply(to: &configuration)
     // One in the background may have others beside it.
     if detach, image != nil { configuration.hasBalloon = true }

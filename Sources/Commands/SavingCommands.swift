@@ -84,8 +84,8 @@ struct RestoreCommand: ParsableCommand {
   private func adjust(_ configuration: inout VirtualMachineConfiguration) {
     if case .user(let forwards)? = configuration.network?.attachment {
       configuration.network?.attachment = .user(forwards: noPublish || !publish.isEmpty ? publish : forwards)
-      if newIdentity, let attachment = configuration.network?.attachment { configuration.network = .init(attachment) }
     }
+    if newIdentity, let attachment = configuration.network?.attachment { configuration.network = .init(attachment) }
     configuration.sharedFolders?.removeAll { folder in
       var isFolder: ObjCBool = false
       if FileManager.default.fileExists(atPath: folder.path, isDirectory: &isFolder), isFolder.boolValue {
@@ -125,11 +125,11 @@ struct CloneCommand: ParsableCommand {
           + "user network")
     }
     let place = registry.folder.appendingPathComponent("machines/.clone-\(MachineRecord.newIdentifier())").path
-    // It is gone before this command is.
     let client = ControlClient(registry, record)
     try client.save(to: place, isDurable: false)
     // They needn't translate what it has translated; without that they have more to do.
     try? client.keepCode(at: registry.folder(of: record).keptCode)
+    // Where this is killed before, the next command that looks at the list deletes it after a while.
     defer { try? SavedMachines.discard(place) }
     let saved = try SavedMachine(path: place)
     let clones = try SavedMachines.prepare(registry, saved, named: wanted, image: record.image) { configuration in
@@ -156,9 +156,8 @@ struct CloneCommand: ParsableCommand {
     for clone in running { print(clone.name) }
     guard let first = failures.first else { return }
     if failures.count == 1 { throw first }
-    throw MachineError(
-      (first as? MachineError)?.code ?? .software,
-      "\(failures.count) of \(clones.count) clones failed; the first: \(first)")
+    let reason = CommandFailure(first) ?? CommandFailure(.software, "\(first)")
+    throw reason.saying("\(failures.count) of \(clones.count) clones failed; the first: \(reason.message)")
   }
 
   /// "web-1..50": a name that ends with a range of numbers; "web-01..50" has numbers of two digits.
@@ -283,10 +282,17 @@ struct SnapshotCommand: ParsableCommand {
       let (registry, record) = try machine.find()
       let saved = try SavedMachine(path: try SnapshotCommand.find(registry, record, name))
       try saved.check()
-      if registry.folder(of: record).isInUse { try ControlClient(registry, record).kill() }
-      try SavedMachines.revert(registry, record, to: saved)
-      guard !saved.isOff, let reverted = try registry.record(identifier: record.identifier) else { return }
-      try MachineStarting.start(registry, reverted)
+      if record.isTemporary, saved.isOff {
+        throw CommandFailure(
+          .unavailable, "the machine '\(record.name)' is temporary: off, as it was in the snapshot, it would be gone")
+      }
+      try registry.whileKept(record) {
+        if registry.folder(of: record).isInUse { try ControlClient(registry, record).kill() }
+        try SavedMachines.revert(registry, record, to: saved)
+        guard !saved.isOff, var reverted = try registry.record(identifier: record.identifier) else { return }
+        reverted.isTemporary = record.isTemporary
+        try MachineStarting.start(registry, reverted)
+      }
     }
   }
 

@@ -104,13 +104,18 @@ struct UnshareCommand: ParsableCommand {
       guard (record.configuration.sharedFolders ?? []).contains(where: { $0.name == name }) else {
         throw CommandFailure(.noInput, "the machine '\(record.name)' has no shared folder at '\(target)'")
       }
+      var unmounted: Result<Void, any Error> = .success(())
       if registry.folder(of: record).isInUse {
         // It is taken from the guest, whatever that thinks of it.
-        let unmounted = Result { try GuestShares.unmount(registry, record, [target]) }
-        try ControlClient(registry, record).stopSharing(name)
-        try unmounted.get()
+        unmounted = Result { try GuestShares.unmount(registry, record, [target]) }
+        do {
+          try ControlClient(registry, record).stopSharing(name)
+        } catch let error as MachineError where error.code == .noInput {
+          // It was taken already.
+        }
       }
       try registry.update(record.identifier) { $0.configuration.sharedFolders?.removeAll { $0.name == name } }
+      try unmounted.get()
     }
   }
 }

@@ -23,7 +23,8 @@ struct WarmMachine {
     // Its name says what it depends on: another image of the same name, or other options, have another one.
     let parts: [String] = [
       image.manifest.created, image.manifest.disk?.file.sha256 ?? "", "\(configuration.hartCount)",
-      "\(configuration.memorySize)", "\(configuration.transport)", "\(configuration.virtualAddressBits)",
+      "\(configuration.boardHartCount)", "\(configuration.memorySize)", "\(configuration.boardMemorySize)",
+      "\(configuration.transport)", "\(configuration.virtualAddressBits)",
       configuration.boot.commandLine ?? "", configuration.network == nil ? "" : "network", "shared folder",
     ]
     var checksum = Checksum(.sha256)
@@ -45,10 +46,21 @@ struct WarmMachine {
   }
 
   /// Uses the one that is kept, or makes one first: of commands that have none at the same time, one makes it for all.
-  func make<Result>(then use: (SavedMachine) throws -> Result) throws -> Result {
-    try whileNobodyElseMakesIt {
-      if let made = find(), let result = try? use(made) { return result }
-      return try use(try bringUp(training: []))
+  func use<Result>(_ body: (SavedMachine) throws -> Result) throws -> Result {
+    if let result = try useKept(body) { return result }
+    return try whileNobodyElseMakesIt {
+      if let result = try useKept(body) { return result }
+      return try body(try bringUp(training: []))
+    }
+  }
+
+  /// Nil: there is none that can be used. What else is wrong (a port that is taken) another one wouldn't mend.
+  private func useKept<Result>(_ body: (SavedMachine) throws -> Result) throws -> Result? {
+    guard let kept = find() else { return nil }
+    do {
+      return try body(kept)
+    } catch let error as MachineError where error.code == .data {
+      return nil
     }
   }
 
@@ -108,6 +120,8 @@ struct WarmMachine {
       let ending = try training.wait { _ in }
       if ending != .exit(code: 0) { report("the command '\(command.joined(separator: " "))' failed: \(ending)") }
     }
+    // What clones do first.
+    try? GuestIdentity.renew(registry, record)
     // A cache: without it, machines have more to do.
     try? client.keepCode(at: image.keptCode.path)
     if !hasCode { try? AtomicFileWriter.write([], to: image.keptCode.path, permissions: 0o600) }

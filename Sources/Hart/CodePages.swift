@@ -141,13 +141,15 @@ struct DecodedPages {
 /// A hart's pages of code: a fixed number of places, found by physical page number, the oldest replaced first.
 struct CodePages {
   static let capacity = 16384
-  private static let bucketBits = 16
-  private static let bucketCount = 1 << bucketBits
+  /// A table grows with what is in it, half full at most: that of a small machine is small.
+  private static let leastBucketBits = 9
+  private var bucketBits = Self.leastBucketBits
+  private var bucketCount: Int { 1 << bucketBits }
   private let pages: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>>
   private var count = 0
   private var nextVictim = 0
   /// Open addressing; nil: empty.
-  private let buckets: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>?>
+  private var buckets: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>?>
 
   static let undecoded = Slot(
     operation: .reserved, rd: 0, rs1: 0, rs2: 0, length: 0, auxiliary: SlotKind.undecoded, roundingMode: 0,
@@ -155,11 +157,22 @@ struct CodePages {
 
   init() {
     pages = .allocate(capacity: Self.capacity)
+    buckets = Self.makeBuckets(Self.leastBucketBits)
+  }
+
+  private static func makeBuckets(_ bits: Int) -> UnsafeMutablePointer<UnsafeMutablePointer<CodePage>?> {
     // All nil without being touched.
-    guard let memory = calloc(Self.bucketCount, MemoryLayout<UnsafeMutablePointer<CodePage>?>.stride) else {
+    guard let memory = calloc(1 << bits, MemoryLayout<UnsafeMutablePointer<CodePage>?>.stride) else {
       fatalError("no memory for the table of the guest's code")
     }
-    buckets = memory.bindMemory(to: UnsafeMutablePointer<CodePage>?.self, capacity: Self.bucketCount)
+    return memory.bindMemory(to: UnsafeMutablePointer<CodePage>?.self, capacity: 1 << bits)
+  }
+
+  private mutating func grow() {
+    free(buckets)
+    bucketBits += 1
+    buckets = Self.makeBuckets(bucketBits)
+    for index in 0..<count { place(pages[index]) }
   }
 
   func deallocate() {
@@ -168,14 +181,14 @@ struct CodePages {
   }
 
   private func bucket(of physical: UInt64) -> Int {
-    Int(truncatingIfNeeded: (physical >> 12 &* 0x9E37_79B9_7F4A_7C15) >> UInt64(64 - Self.bucketBits))
+    Int(truncatingIfNeeded: (physical >> 12 &* 0x9E37_79B9_7F4A_7C15) >> UInt64(64 - bucketBits))
   }
 
   func find(_ physical: UInt64) -> UnsafeMutablePointer<CodePage>? {
     var bucket = bucket(of: physical)
     while let page = buckets[bucket] {
       if page.pointee.physical == physical { return page }
-      bucket = (bucket + 1) & (Self.bucketCount - 1)
+      bucket = (bucket + 1) & (bucketCount - 1)
     }
     return nil
   }
@@ -200,8 +213,9 @@ struct CodePages {
       page = memory.bindMemory(to: CodePage.self, capacity: 1)
       page.initialize(to: CodePage(physical: physical, source: memory))
       pages[count] = page
-      count += 1
       place(page)
+      count += 1
+      if count * 2 > bucketCount { grow() }
     }
     return (page, replaced)
   }
@@ -212,13 +226,13 @@ struct CodePages {
 
   private func place(_ page: UnsafeMutablePointer<CodePage>) {
     var bucket = bucket(of: page.pointee.physical)
-    while buckets[bucket] != nil { bucket = (bucket + 1) & (Self.bucketCount - 1) }
+    while buckets[bucket] != nil { bucket = (bucket + 1) & (bucketCount - 1) }
     buckets[bucket] = page
   }
 
   /// Takes a page out of its bucket, and lets those behind it that can move up.
   private func remove(_ page: UnsafeMutablePointer<CodePage>) {
-    let mask = Self.bucketCount - 1
+    let mask = bucketCount - 1
     var hole = bucket(of: page.pointee.physical)
     while buckets[hole] != page { hole = (hole + 1) & mask }
     var next = (hole + 1) & mask

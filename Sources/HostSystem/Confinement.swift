@@ -36,7 +36,12 @@ public enum Confinement: String, CaseIterable, Codable, Sendable {
   }
 
   /// Finds out what isolation will come to, for processes that are copies of this one.
-  public static func tryIsolation() { chost_try_isolation() }
+  public static func tryIsolation() {
+    chost_try_isolation()
+    // The type of the set, too, takes its time to make.
+    isolated = [.ownFiles]
+    isolated = []
+  }
 
   /// What is kept of the host's files.
   public struct Kept: Sendable {

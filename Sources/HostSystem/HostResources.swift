@@ -44,14 +44,14 @@ public enum HostResources {
 
   /// The most memory, in bytes, that this process can ever have: the host's RAM, or the control group's limit where
   /// that is lower. Nil when the host doesn't say.
-  public static var memoryLimit: UInt64? {
+  public static let memoryLimit: UInt64? = {
     // What is available isn't asked: the kernel counts for that.
     let pages = sysconf(Int32(_SC_PHYS_PAGES))
     guard pages > 0 else { return memory(fileSystemRoot: "").limit }
     var limit = UInt64(pages) * UInt64(sysconf(Int32(_SC_PAGESIZE)))
     for group in controlGroups(fileSystemRoot: "") { limit = min(limit, maximum(of: group) ?? limit) }
     return limit
-  }
+  }()
 
   /// Memory, in bytes, that can be had now without swapping, within the control group's limit.
   public static var availableMemory: UInt64? { memory(fileSystemRoot: "").available }

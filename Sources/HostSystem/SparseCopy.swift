@@ -31,41 +31,49 @@ public enum SparseCopy {
 
   private static func chunks(of count: Int) -> Int { (count + chunkSize - 1) / chunkSize }
 
-  /// Writes `bytes` to the new file `descriptor` from `offset` on, without what is zero. Returns the chunks' checksums.
-  /// Throws `HostError`.
+  /// Writes `bytes` to the new file `descriptor`, without what is zero. Returns the chunks' checksums. Throws `HostError`.
   public static func write(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) throws -> [UInt32] {
-    try write(bytes, to: [descriptor], partSize: max(1, bytes.count), hasChecksums: true)[0]
+    let work = [Int](repeating: 1, count: chunks(of: bytes.count))
+    return try write(bytes, [0..<work.count], to: [descriptor], work, hasChecksums: true)[0]
   }
 
-  /// Writes `bytes` to new files, of each part of `partSize` bytes one (a multiple of `chunkSize` where there are several),
-  /// without what is zero. Parts are written at the same time: the host lets one thread at a time write to a file. Returns
-  /// each part's chunks' checksums, which tell only what is zero where it `hasChecksums` not. Throws `HostError`.
+  /// Ranges of chunks, `most` at most, of about the same work each and none empty. `work` is that of each chunk.
+  public static func parts(of work: [Int], most: Int) -> [Range<Int>] {
+    let total = max(1, work.reduce(0, +))
+    var parts: [Range<Int>] = []
+    var (start, done) = (0, 0)
+    for (chunk, own) in work.enumerated() {
+      done += own
+      let isLast = chunk == work.count - 1
+      if isLast || (parts.count < most - 1 && done * most >= total * (parts.count + 1)) {
+        parts.append(start..<chunk + 1)
+        start = chunk + 1
+      }
+    }
+    return parts
+  }
+
+  /// Writes `bytes` to new files, one for each of the `parts`, ranges of chunks that follow each other, without what is
+  /// zero. Parts are written at the same time: the host lets one thread at a time write to a file. `work` is 0 for chunks
+  /// that are known to be zero. Returns each part's chunks' checksums, which tell only what is zero where it
+  /// `hasChecksums` not. Throws `HostError`.
   public static func write(
-    _ bytes: UnsafeRawBufferPointer, to descriptors: [Int32], partSize: Int, hasChecksums: Bool
+    _ bytes: UnsafeRawBufferPointer, _ parts: [Range<Int>], to descriptors: [Int32], _ work: [Int], hasChecksums: Bool
   ) throws -> [[UInt32]] {
-    let parts = descriptors.indices.map { part in
-      UnsafeRawBufferPointer(
-        rebasing: bytes[min(part * partSize, bytes.count)..<min((part + 1) * partSize, bytes.count)])
+    let source = UnsafeSendable(bytes)
+    return try Array(zip(parts, descriptors)).mapConcurrently { chunks, descriptor in
+      let begin = chunks.lowerBound * chunkSize
+      guard ftruncate(descriptor, off_t(min(chunks.upperBound * chunkSize, source.value.count) - begin)) == 0 else {
+        throw HostError.last("can't make room in a file")
+      }
+      return try chunks.map { chunk in
+        let start = chunk * chunkSize
+        if work[chunk] == 0 { return zeroChecksum }
+        return try writeChunk(
+          UnsafeRawBufferPointer(rebasing: source.value[start..<min(start + chunkSize, source.value.count)]),
+          to: descriptor, at: start - begin, hasChecksum: hasChecksums)
+      }
     }
-    for (part, descriptor) in zip(parts, descriptors) {
-      guard ftruncate(descriptor, part.count) == 0 else { throw HostError.last("can't make room in a file") }
-    }
-    // One chunk of each part, then the next of each.
-    var places: [(part: Int, chunk: Int)] = []
-    for chunk in 0..<(parts.map { chunks(of: $0.count) }.max() ?? 0) {
-      for part in parts.indices where chunk < chunks(of: parts[part].count) { places.append((part, chunk)) }
-    }
-    let source = UnsafeSendable(parts)
-    let found = try places.mapConcurrently { place in
-      let start = place.chunk * chunkSize
-      let part = source.value[place.part]
-      return try writeChunk(
-        UnsafeRawBufferPointer(rebasing: part[start..<min(start + chunkSize, part.count)]),
-        to: descriptors[place.part], at: start, hasChecksum: hasChecksums)
-    }
-    var checksums = [[UInt32]](repeating: [], count: parts.count)
-    for (place, checksum) in zip(places, found) { checksums[place.part].append(checksum) }
-    return checksums
   }
 
   /// Returns its checksum.

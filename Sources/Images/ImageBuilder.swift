@@ -26,9 +26,15 @@ public struct ImageBuilder {
   }
 
   /// Builds an image and adds it to the store. On an error the store is as it was; downloads stay in the cache.
-  public func build(_ options: ImageBuildOptions, task: ImageTask = ImageTask()) throws -> ImageStore.Image {
+  /// - Parameter checkReplacing: throws where an image of this name can't be replaced; asked before the work and after it.
+  public func build(
+    _ options: ImageBuildOptions, task: ImageTask = ImageTask(), checkReplacing: () throws -> Void = {}
+  ) throws -> ImageStore.Image {
     try options.check()
-    if !options.replaceExisting && store.contains(options.name) { throw ImageStore.exists(options.name) }
+    if store.contains(options.name) {
+      if !options.replaceExisting { throw ImageStore.exists(options.name) }
+      try checkReplacing()
+    }
     if options.variant == .standard && machine == nil {
       throw ImageError(.usage, "the standard variant needs a machine to be installed by")
     }
@@ -49,6 +55,7 @@ public struct ImageBuilder {
       throw ImageError(.inputOutput, "the image \(options.name) couldn't be built: \(error)")
     }
     try task.checkCancellation()
+    if store.contains(options.name) { try checkReplacing() }
     let image = try store.add(work, manifest: manifest, replacing: options.replaceExisting)
     isDone = true
     return image

@@ -218,8 +218,11 @@ public struct ControlClient: Sendable {
   }
 
   /// Changes its share of the host's processors: how many it may use at most (0: no limit), and its weight against
-  /// others; which of them (none: all); and how many bytes of RAM its guest is to make do with.
-  public func set(processors: Double? = nil, weight: Int? = nil, pin: [Int]? = nil, memory: UInt64? = nil) throws {
+  /// others; which of them (none: all); and how many bytes of RAM its guest is to make do with. `harts` is how many harts
+  /// that uses by now, see `GuestHarts`.
+  public func set(
+    processors: Double? = nil, weight: Int? = nil, pin: [Int]? = nil, harts: Int? = nil, memory: UInt64? = nil
+  ) throws {
     if weight != nil || pin != nil {
       // The machine's process isn't let set what could be another's. What is refused is so before anything is changed.
       let process = try status().process
@@ -227,7 +230,7 @@ public struct ControlClient: Sendable {
       if let pin { try VirtualMachine.pin(process, to: pin.isEmpty ? nil : pin) }
     }
     let (_, descriptor) = try ask(
-      ControlRequest(verb: .set, processors: processors, weight: weight, pin: pin, memory: memory))
+      ControlRequest(verb: .set, processors: processors, weight: weight, pin: pin, harts: harts, memory: memory))
     close(descriptor)
   }
 
@@ -294,15 +297,20 @@ public struct ControlClient: Sendable {
 
   /// Waits for its end; nil: it didn't run any more when asked.
   public func wait() throws -> Int32? {
-    let deadline = MonotonicClock.nanoseconds() &+ UInt64(patience) * 1_000_000_000
+    var deadline: UInt64?
     while folder.isInUse {
       do {
         let (reply, descriptor) = try ask(ControlRequest(verb: .wait), isPatient: true)
         close(descriptor)
+        // It says so when that is written down, a moment before its lock goes.
+        let end = MonotonicClock.nanoseconds() &+ UInt64(patience) * 1_000_000_000
+        while folder.isInUse, MonotonicClock.nanoseconds() < end { usleep(1000) }
         return reply.exitCode
       } catch {
         // It doesn't listen yet, or doesn't any more and is on its way out.
-        guard MonotonicClock.nanoseconds() < deadline else { throw error }
+        let now = MonotonicClock.nanoseconds()
+        if deadline == nil { deadline = now &+ UInt64(patience) * 1_000_000_000 }
+        guard now < deadline! else { throw error }
         usleep(10_000)
       }
     }

@@ -23,6 +23,8 @@ struct ControlRequest: Codable {
   var weight: Int?
   /// Of `set`: which processors, none for all; nil: as it is.
   var pin: [Int]?
+  /// Of `set`: how many harts the guest uses by now.
+  var harts: Int?
   /// Of `set`: bytes of RAM that the guest is to make do with.
   var memory: UInt64?
   /// Of `publish` and `unpublish`: "2222:22".
@@ -54,9 +56,9 @@ public struct MachineStatus: Codable, Sendable {
   public var residentBytes: UInt64
   /// Bytes of RAM that the guest has: less than it was made with where it was told to make do.
   public var memoryBytes: UInt64?
-  /// What it was started with.
-  public var memoryAtStart: UInt64?
-  public var hartsAtStart: Int?
+  /// What it can be given until it is started again.
+  public var mostMemory: UInt64?
+  public var mostHarts: Int?
   public var hasBalloon: Bool?
   public var privateBytes: UInt64?
   public var sharedBytes: UInt64?

@@ -18,9 +18,11 @@ package final class ControlServer: Sendable {
     var save: @Sendable (_ path: String, _ isDurable: Bool) -> MachineError?
     /// The same for its translators' code.
     var keepCode: @Sendable (String) -> MachineError?
-    /// Processors (nil: no limit), a weight, which processors (nil: all) and RAM, each where it is to be changed. Why not;
-    /// nil: done.
-    var set: @Sendable (_ processors: Double??, _ weight: Int?, _ pin: [Int]??, _ memory: UInt64?) -> MachineError?
+    /// Processors (nil: no limit), a weight, which processors (nil: all), how many harts its guest uses by now and RAM,
+    /// each where it is to be changed. Why not; nil: done.
+    var set:
+      @Sendable (_ processors: Double??, _ weight: Int?, _ pin: [Int]??, _ harts: Int?, _ memory: UInt64?) ->
+        MachineError?
     package var publish: @Sendable (String) -> MachineError?
     var unpublish: @Sendable (String) -> MachineError?
     /// A folder, and by which path it is reached.
@@ -55,8 +57,13 @@ package final class ControlServer: Sendable {
     while true {
       let connection = UnixSocket.accept(listener, isBlocking: true)
       if connection < 0 {
-        if errno == EINTR || errno == ECONNABORTED { continue }
-        return
+        switch errno {
+        case EINTR, ECONNABORTED: continue
+        // The guest's connections have all there are for now.
+        case EMFILE, ENFILE, ENOBUFS, ENOMEM: usleep(10_000)
+        default: return
+        }
+        continue
       }
       guard let peer = UnixSocket.peer(connection), peer.user == geteuid() || peer.user == 0 else {
         ControlLine.write(ControlReply(MachineError(.permission, "this machine is another user's")), to: connection)
@@ -87,7 +94,7 @@ package final class ControlServer: Sendable {
       reply = ControlReply(
         handlers.set(
           request.processors.map { $0 == 0 ? nil : $0 }, request.weight, request.pin.map { $0.isEmpty ? nil : $0 },
-          request.memory))
+          request.harts, request.memory))
     case .publish: reply = Self.reply(request.forward, missing: "say which port", handlers.publish)
     case .unpublish: reply = Self.reply(request.forward, missing: "say which port", handlers.unpublish)
     case .share:
@@ -192,7 +199,7 @@ extension ControlServer.Handlers {
   package init(status: @escaping @Sendable () -> MachineStatus) {
     self.init(
       status: status, pause: {}, resume: {}, pressPowerButton: { nil }, kill: {}, save: { _, _ in nil },
-      keepCode: { _ in nil }, set: { _, _, _, _ in nil }, publish: { _ in nil }, unpublish: { _ in nil },
+      keepCode: { _ in nil }, set: { _, _, _, _, _ in nil }, publish: { _ in nil }, unpublish: { _ in nil },
       share: { _, _ in nil }, unshare: { _ in nil }, resizeConsole: { _, _ in })
   }
 }

@@ -97,11 +97,21 @@ public final class GuestCommand: Sendable {
 
   private static func connect(_ folder: MachineFolder, _ record: MachineRecord, patience: Double) throws -> Int32 {
     let deadline = MonotonicClock.nanoseconds() &+ UInt64(patience * 1e9)
+    func checkPaused() throws {
+      guard (try? ControlClient(folder, name: record.name).status().state) == .paused else { return }
+      throw MachineError(
+        .unavailable, "the machine '\(record.name)' is paused; 'yadori resume \(record.name)' has it go on")
+    }
     while true {
       let descriptor = UnixSocket.make()
       guard descriptor >= 0 else { throw HostError.last("can't make a socket") }
       let failure = UnixSocket.withShortPath(folder.guestSocket) { UnixSocket.use($0, descriptor, Glibc.connect) }
-      if failure == 0, greet(descriptor) { return descriptor }
+      do {
+        if failure == 0, try greet(descriptor, until: deadline, checkPaused) { return descriptor }
+      } catch {
+        close(descriptor)
+        throw error
+      }
       close(descriptor)
       guard folder.isInUse else {
         throw MachineError(
@@ -120,9 +130,17 @@ public final class GuestCommand: Sendable {
   }
 
   /// Asks for the agent's port. False: nobody listens there (yet).
-  private static func greet(_ descriptor: Int32) -> Bool {
+  /// - Parameter checkWaiting: called each second without an answer.
+  private static func greet(
+    _ descriptor: Int32, until deadline: UInt64, _ checkWaiting: () throws -> Void
+  ) throws -> Bool {
     let line = Array("CONNECT \(GuestAgent.port)\n".utf8)
     guard line.withUnsafeBytes({ UnixSocket.sendAll($0, to: descriptor) }) else { return false }
+    var change = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    while poll(&change, 1, 1000) <= 0 {
+      guard MonotonicClock.nanoseconds() < deadline else { return false }
+      try checkWaiting()
+    }
     return UnixSocket.readLine(from: descriptor, longest: 32)?.starts(with: "OK ".utf8) == true
   }
 

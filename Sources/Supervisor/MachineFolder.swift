@@ -14,6 +14,17 @@ public struct MachineFolder: Sendable {
   public var disk: String { file("disk.qcow2") }
   /// A saved machine as which it goes on at its next start.
   public var resumption: String { file("resumption") }
+  /// Throws `MachineError` where the machine goes on at its next start as it was saved, and can't as what it is to be.
+  public func checkResumption(_ wanted: VirtualMachineConfiguration, as record: MachineRecord) throws {
+    guard FileManager.default.fileExists(atPath: resumption), !wanted.hasSameBoard(as: record.configuration) else {
+      return
+    }
+    throw MachineError(
+      .unavailable,
+      "the machine '\(record.name)' goes on at its next start as it was saved, with the RAM, harts and devices of then; "
+        + "start it first")
+  }
+
   public var snapshots: URL { url.appendingPathComponent("snapshots") }
   public var consoleLog: String { file("console.log") }
   /// Code that its translators made, see `VirtualMachine.codeFile`.

@@ -46,6 +46,7 @@ public enum MachineLauncher {
       isTemporary: true)
     let order = Order(folder: URL(fileURLWithPath: "/"), record: record, time: 0, endsWithStarter: false)
     if let bytes = try? JSONEncoder().encode(order) { _ = try? JSONDecoder().decode(Order.self, from: bytes) }
+    _ = MachineFolder(order.folder.appendingPathComponent("machines/none")).lastEnding
     VirtualMachine.makeCommonThings()
     Confinement.tryIsolation()
   }

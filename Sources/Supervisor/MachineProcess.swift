@@ -244,10 +244,11 @@ public final class MachineProcess: @unchecked Sendable {
         defer { self?.saves.withLock { $0 -= 1 } }
         return Self.reason { try machine.keepCode(at: path) }
       },
-      set: { processors, weight, pin, memory in
+      set: { processors, weight, pin, harts, memory in
         if let processors { machine.setProcessorLimit(processors) }
         if let weight { machine.noteProcessorWeight(weight) }
         if let pin { machine.notePin(to: pin) }
+        if let harts { machine.noteHartCount(harts) }
         return Self.reason { if let memory { try machine.setMemoryTarget(memory) } }
       },
       publish: { forward in
@@ -306,8 +307,8 @@ public final class MachineProcess: @unchecked Sendable {
       state: machine.state == .paused ? .paused : .running, process: getpid(), started: started,
       instructions: machine.retiredInstructions, processorSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
       residentBytes: pages * UInt64(sysconf(Int32(_SC_PAGESIZE))), memoryBytes: machine.memoryInUse,
-      memoryAtStart: machine.configuration.memorySize, hartsAtStart: machine.configuration.hartCount,
-      hasBalloon: machine.configuration.hasBalloon,
+      mostMemory: machine.configuration.boardMemorySize, mostHarts: machine.configuration.boardHartCount,
+      hasBalloon: machine.hasBalloon,
       privateBytes: memory?.alone, sharedBytes: memory?.shared)
   }
 }

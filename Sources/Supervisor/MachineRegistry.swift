@@ -178,9 +178,25 @@ public final class MachineRegistry: Sendable {
     }
   }
 
-  /// Whether a machine goes from the list when it has ended. Its process has its own idea of that, see `MachineFolder.keep`.
-  public func setTemporary(_ identifier: String, _ isTemporary: Bool) throws {
-    try update(identifier) { $0.isTemporary = isTemporary }
+  /// Does something in which a machine ends that is to run again: a temporary one doesn't go by that. Until it is done, it
+  /// is as others are, whatever becomes of this process; if it doesn't run then, and nothing was thrown, it goes.
+  public func whileKept(_ record: MachineRecord, _ body: () throws -> Void) throws {
+    guard record.isTemporary else { return try body() }
+    func setTemporary(_ isTemporary: Bool) throws { try update(record.identifier) { $0.isTemporary = isTemporary } }
+    let folder = folder(of: record)
+    try setTemporary(false)
+    folder.keep(true)
+    defer { folder.keep(false) }
+    do {
+      try body()
+    } catch {
+      // What has ended stays, for whoever wants to know why it doesn't run again.
+      if folder.isInUse { try setTemporary(true) }
+      throw error
+    }
+    try setTemporary(true)
+    // It may have ended again before that.
+    if !folder.isInUse { try? remove(record) }
   }
 
   /// Throws `MachineError` where there is no such machine, or the new name is taken or none.

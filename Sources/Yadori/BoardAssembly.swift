@@ -31,7 +31,7 @@ struct BoardAssembly {
       firmware: try Self.firmware(boot.firmware),
       kernel: try boot.kernel.map { try Self.file($0, "--kernel") },
       initialRAMDisk: try boot.initialRAMDisk.map { try Self.file($0, "--initrd") },
-      commandLine: boot.commandLine,
+      commandLine: Self.commandLine(configuration),
       deviceTree: try boot.deviceTree.map { try Self.file($0, "--dtb") })
     var disks: [any BlockStorage] = []
     do {
@@ -70,12 +70,12 @@ struct BoardAssembly {
       powerButton = configuration.hasPowerButton == true ? VirtioInput() : nil
       if let powerButton { devices.append(powerButton) }
       if let socket { devices.append(socket) }
-      balloon = configuration.hasBalloon == true ? VirtioBalloon() : nil
+      balloon = Self.balloon(configuration)
       if let balloon { devices.append(balloon) }
       if let fileSystem { devices.append(fileSystem) }
       var boardConfiguration =
         BoardConfiguration(
-          hartCount: configuration.hartCount, memorySize: configuration.memorySize,
+          hartCount: configuration.boardHartCount, memorySize: configuration.boardMemorySize,
           hart: HartConfiguration(virtualAddressBits: configuration.virtualAddressBits), engine: configuration.engine,
           boot: description,
           console: uartEnd, devices: devices, transport: configuration.transport == .pci ? .pci : .mmio)
@@ -86,6 +86,20 @@ struct BoardAssembly {
       throw error
     }
     self.disks = disks
+  }
+
+  /// Nil: the device tree's.
+  private static func commandLine(_ configuration: VirtualMachineConfiguration) -> String? {
+    let given = configuration.boot.commandLine
+    if configuration.boardHartCount == configuration.hartCount { return given }
+    return [given ?? "", "maxcpus=\(configuration.hartCount)"].filter { !$0.isEmpty }.joined(separator: " ")
+  }
+
+  private static func balloon(_ configuration: VirtualMachineConfiguration) -> VirtioBalloon? {
+    let beyond = configuration.boardMemorySize - configuration.memorySize
+    guard configuration.hasBalloon == true || configuration.maximumMemorySize != nil else { return nil }
+    // What it wasn't given isn't the guest's to take, however short it is.
+    return VirtioBalloon(target: beyond, deflatesWhenShort: configuration.maximumMemorySize == nil)
   }
 
   private static func firmware(

@@ -8,8 +8,8 @@ import Storage
 /// that it writes to.
 ///
 /// `machine` is text: a line with a format's name and version and the CRC-32C of what follows, then JSON. `memory-N` are
-/// the RAM in parts of equal size, in which what is zero takes no space; `disk-N` are the disks. Each has a checksum for
-/// each piece (`SparseCopy`). A machine that was off has no RAM, and no devices' states. The folder is written beside and
+/// the parts of the RAM, one behind the other, in which what is zero takes no space; `disk-N` are the disks. Each has a
+/// checksum for each piece (`SparseCopy`). A machine that was off has no RAM, and no devices' states. The folder is written beside and
 /// renamed, so it is there whole or not at all. Files that the disks show in part (an image's disk) stay where they are; the
 /// saved machine notes what they were.
 public struct SavedMachine {
@@ -99,12 +99,6 @@ public struct SavedMachine {
   /// Files of RAM: several can be written at the same time.
   private static let memoryParts = 4
 
-  /// Bytes of RAM in each.
-  private static func partSize(of memorySize: UInt64) -> Int {
-    let chunks = (Int(memorySize) + SparseCopy.chunkSize - 1) / SparseCopy.chunkSize
-    return (chunks + memoryParts - 1) / memoryParts * SparseCopy.chunkSize
-  }
-
   // MARK: writing
 
   /// Writes a folder `path`. What stands there is replaced where it is a saved machine. Nothing changes meanwhile.
@@ -181,11 +175,11 @@ public struct SavedMachine {
     var descriptors: [Int32] = []
     defer { for descriptor in descriptors { close(descriptor) } }
     let ram = UnsafeRawBufferPointer(start: memory?.host, count: Int(memory?.size ?? 0))
-    let partSize = max(1, Self.partSize(of: memory?.size ?? 0))
-    let names = (0..<(ram.count + partSize - 1) / partSize).map { "memory-\($0)" }
+    let work = memory?.contentBounds(inPiecesOf: SparseCopy.chunkSize) ?? []
+    let ranges = SparseCopy.parts(of: work, most: memoryParts)
+    let names = ranges.indices.map { "memory-\($0)" }
     for name in names { descriptors.append(try make(name)) }
-    let checksums = try SparseCopy.write(
-      ram, to: descriptors, partSize: partSize, hasChecksums: parts.isDurable)
+    let checksums = try SparseCopy.write(ram, ranges, to: descriptors, work, hasChecksums: parts.isDurable)
     let contents = try names.indices.map {
       try finish(names[$0], descriptors[$0], checksums[$0], isDurable: parts.isDurable)
     }
@@ -325,12 +319,16 @@ public struct SavedMachine {
 
   /// Has RAM, which is zero, hold what was saved. The file may lose its name afterwards, but mustn't change.
   func restoreMemory(_ memory: GuestMemory) throws {
-    let partSize = Self.partSize(of: memory.size)
-    guard manifest.memory.count == (Int(memory.size) + partSize - 1) / partSize else { throw Self.damaged(path) }
-    for (part, content) in manifest.memory.enumerated() {
-      let start = part * partSize
-      try restore(content, to: memory, at: start, count: min(partSize, Int(memory.size) - start))
+    var start = 0
+    for content in manifest.memory {
+      let rest = Int(memory.size) - start
+      guard (1...max(1, rest)).contains(content.byteCount),
+        content.byteCount % SparseCopy.chunkSize == 0 || content.byteCount == rest
+      else { throw Self.damaged(path) }
+      try restore(content, to: memory, at: start, count: content.byteCount)
+      start += content.byteCount
     }
+    guard start == Int(memory.size) else { throw Self.damaged(path) }
   }
 
   private func restore(_ content: Content, to memory: GuestMemory, at start: Int, count: Int) throws {

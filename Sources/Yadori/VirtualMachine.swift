@@ -81,6 +81,8 @@ public final class VirtualMachine: @unchecked Sendable {
   private let savedDisks: [Int: SavedMachine.Parts.Disk]
   private let stopBackends: () -> Void
   private var threads: HartThreads?
+  /// The guest's clock when it was paused; nil: it runs. The thread's that runs the machine.
+  private var pausedAt: UInt64?
   private var profiler: Profiler?
   private var perfMap: PerfMap?
   private let condition = NSCondition()
@@ -227,6 +229,8 @@ public final class VirtualMachine: @unchecked Sendable {
         BoardConfiguration(memorySize: 2 << 20, boot: boot, devices: devices, transport: .pci))
     else { return }
     board.boot()
+    try? VirtualMachineConfiguration.example.check()
+    _ = board.loop.after(nanoseconds: 0) {}
     // What is saved is read, too.
     let states = board.stateKeepers.compactMap { try? $0.encodedState() }
     let manifest = SavedMachine.Manifest(
@@ -235,6 +239,10 @@ public final class VirtualMachine: @unchecked Sendable {
       neighbours: [SavedMachine.Neighbour(path: "/")].compactMap(\.self))
     if let json = try? JSONEncoder().encode(manifest) {
       _ = try? JSONDecoder().decode(SavedMachine.Manifest.self, from: json)
+    }
+    // Of queues that a driver has set up.
+    if let json = try? JSONEncoder().encode(Virtqueue.Position()) {
+      _ = try? JSONDecoder().decode(Virtqueue.Position.self, from: json)
     }
     for (keeper, state) in zip(board.stateKeepers, states) { try? keeper.restoreEncodedState(state) }
   }
@@ -306,7 +314,6 @@ public final class VirtualMachine: @unchecked Sendable {
     // A machine that was saved after its end, or stopped before its start, has nothing to run.
     threads.resume()
     enter(.running)
-    var pausedAt: UInt64?
     while true {
       switch nextEvent() {
       case .power(.shutdown(let code)):
@@ -320,7 +327,7 @@ public final class VirtualMachine: @unchecked Sendable {
       case .power(.reboot):
         threads.pause()
         board.reset()
-        threads.resume()
+        if pausedAt == nil { threads.resume() }
       case .stop: return .stopped
       case .limit:
         threads.pause()
@@ -424,7 +431,7 @@ public final class VirtualMachine: @unchecked Sendable {
   private func write(to path: String, includesDisks: Bool, isDurable: Bool) throws {
     let disks = self.disks
     let board = self.board
-    let (configuration, savedDisks) = (currentConfiguration, self.savedDisks)
+    let (configuration, savedDisks, pausedAt) = (currentConfiguration, self.savedDisks, self.pausedAt)
     try board.loop.performAndWait {
       Result {
         do {
@@ -433,7 +440,7 @@ public final class VirtualMachine: @unchecked Sendable {
           throw MachineError(.inputOutput, "can't write what the machine's disks have yet to write: \(error)")
         }
         let parts = SavedMachine.Parts(
-          configuration: configuration, clock: board.clock.ticks(),
+          configuration: configuration, clock: pausedAt ?? board.clock.ticks(),
           instructionSet: board.configuration.describedInstructionSet.extensions,
           components: try board.stateKeepers.map { try $0.encodedState() },
           disks: includesDisks ? savedDisks : [:],
@@ -644,15 +651,28 @@ public final class VirtualMachine: @unchecked Sendable {
   /// while, and a driver. Throws `MachineError` where that is more, or the machine has no balloon. Any thread.
   public func setMemoryTarget(_ bytes: UInt64) throws {
     guard let balloon else { throw MachineError(.unavailable, "it has no balloon; start it anew in the background") }
-    guard bytes <= configuration.memorySize else {
-      throw MachineError(
-        .unavailable, "it was started with \(configuration.memorySize >> 20)M of RAM, and gets more at its next start")
+    let most = configuration.boardMemorySize
+    guard bytes <= most else {
+      throw MachineError(.unavailable, "it was started with \(most >> 20)M of RAM, and gets more at its next start")
     }
-    balloon.setTarget(configuration.memorySize - bytes)
+    balloon.setTarget(most - bytes)
+    // What is saved has RAM of the same size: without a maximum, that is what it was made with.
+    if configuration.maximumMemorySize != nil { changed.withLock { $0.memorySize = bytes } }
+  }
+
+  /// Whether its RAM can be made less, and what the guest frees goes back to the host.
+  public var hasBalloon: Bool { balloon != nil }
+
+  /// The guest uses so many of its harts now: who has it do that tells, so that what is saved says so.
+  package func noteHartCount(_ count: Int) {
+    guard configuration.maximumHartCount != nil, (1...configuration.boardHartCount).contains(count) else { return }
+    changed.withLock { $0.hartCount = count }
   }
 
   /// Bytes of RAM that the guest has now. Any thread.
-  public var memoryInUse: UInt64 { configuration.memorySize - min(configuration.memorySize, balloon?.actual ?? 0) }
+  public var memoryInUse: UInt64 {
+    configuration.boardMemorySize - min(configuration.boardMemorySize, balloon?.actual ?? 0)
+  }
 
   /// Sends a break on the serial line. Any thread.
   public func sendBreak() {

@@ -15,6 +15,12 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   public var hartCount: Int
   /// RAM in bytes, a multiple of 4096.
   public var memorySize: UInt64
+  /// How many harts a Linux guest can be given while it runs: it is told of so many, and to leave those beyond `hartCount`
+  /// alone at first (its parameter `maxcpus`). At least `hartCount`; nil: no more.
+  public var maximumHartCount: Int?
+  /// How many bytes of RAM the guest can be given while it runs: it is made with so many, and a balloon takes what is beyond
+  /// `memorySize` as soon as the guest's driver is up. At least `memorySize`; nil: no more.
+  public var maximumMemorySize: UInt64?
   public var boot: Boot
   public var disks: [Disk]
   /// Nil: no network card.
@@ -141,6 +147,27 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     self.engine = engine
   }
 
+  /// What the board is made with.
+  package var boardHartCount: Int { maximumHartCount ?? hartCount }
+  package var boardMemorySize: UInt64 { maximumMemorySize ?? memorySize }
+
+  /// Whether a machine that was saved as the other can go on as this one.
+  package func hasSameBoard(as other: Self) -> Bool {
+    boardHartCount == other.boardHartCount && boardMemorySize == other.boardMemorySize && transport == other.transport
+      && virtualAddressBits == other.virtualAddressBits && disks.count == other.disks.count
+      && (network == nil) == (other.network == nil) && hasPowerButton == other.hasPowerButton
+      && (guestSocket == nil) == (other.guestSocket == nil)
+      && (sharedFolders == nil) == (other.sharedFolders == nil)
+      && (hasBalloon ?? false || maximumMemorySize != nil)
+        == (other.hasBalloon ?? false || other.maximumMemorySize != nil)
+  }
+
+  /// Takes maximums away that what the machine has by now is beyond.
+  package mutating func dropOutgrownMaximums() {
+    if boardHartCount < hartCount { maximumHartCount = nil }
+    if boardMemorySize < memorySize { maximumMemorySize = nil }
+  }
+
   /// One with something in each place: what is needed to read it is made with it.
   package static let example: Self = {
     var example = Self(
@@ -155,6 +182,8 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     example.processorLimit = 1
     example.processorWeight = 100
     example.pinnedProcessors = [0]
+    example.maximumHartCount = 1
+    example.maximumMemorySize = 1 << 30
     return example
   }()
 
@@ -180,22 +209,25 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
 
   /// Throws `MachineError` where this host, or any, can't run such a machine. Its files aren't looked at.
   public func check() throws {
-    let size = memorySize
-    guard size >= 1 << 20, size % 4096 == 0 else {
-      throw MachineError(.usage, "-m: \(size) bytes of RAM; give at least 1M, in multiples of 4K (512M, 2G)")
-    }
-    if let limit = HostResources.memoryLimit, size > limit {
-      throw MachineError(
-        .usage, "-m: \(size >> 20)M of RAM, but this host has \(limit >> 20)M; give less")
+    for (option, size) in [("-m", memorySize), ("--max-memory", boardMemorySize)] {
+      guard size >= 1 << 20, size % 4096 == 0 else {
+        throw MachineError(.usage, "\(option): \(size) bytes of RAM; give at least 1M, in multiples of 4K (512M, 2G)")
+      }
+      if let limit = HostResources.memoryLimit, size > limit {
+        throw MachineError(
+          .usage, "\(option): \(size >> 20)M of RAM, but this host has \(limit >> 20)M; give less")
+      }
     }
     if let limit = processorLimit, !(0.01...1024).contains(limit) {
       throw MachineError(.usage, "--cpus: \(limit) processors; give 0.01 to 1024")
     }
-    let processorCount = HostResources.processors.count
-    if let limit = processorLimit, limit > Double(processorCount) {
-      throw MachineError(
-        .usage,
-        "--cpus: \(limit) processors, but this host has \(processorCount); give that many at most, or max for no limit")
+    if let limit = processorLimit {
+      let count = HostResources.processors.count
+      guard limit <= Double(count) else {
+        throw MachineError(
+          .usage, "--cpus: \(limit) processors, but this host has \(count); give that many at most, or max for no limit"
+        )
+      }
     }
     if let weight = processorWeight, !(1...10_000).contains(weight) {
       throw MachineError(.usage, "--weight: \(weight); give 1 to 10000, of which 100 is usual")
@@ -219,9 +251,20 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     guard (1...64).contains(hartCount) else {
       throw MachineError(.usage, "-c: \(hartCount) harts; give 1 to 64")
     }
-    if case .audit = engine, hartCount > 1 {
+    guard (hartCount...64).contains(boardHartCount) else {
+      throw MachineError(.usage, "--max-harts: \(boardHartCount) harts; give \(hartCount), which it has, to 64")
+    }
+    guard boardMemorySize >= memorySize else {
       throw MachineError(
-        .usage, "-c: \(hartCount) harts; --engine audit runs one: give 1, or leave it out")
+        .usage, "--max-memory: \(boardMemorySize >> 20)M of RAM; give at least the \(memorySize >> 20)M that it has")
+    }
+    if boardHartCount > hartCount, boot.deviceTree != nil || boot.kernel == nil {
+      throw MachineError(
+        .usage, "--max-harts: it is said to a Linux kernel by parameter; give --kernel without --dtb, or leave it out")
+    }
+    if case .audit = engine, boardHartCount > 1 {
+      throw MachineError(
+        .usage, "-c, --max-harts: \(boardHartCount) harts; --engine audit runs one: give 1, or leave them out")
     }
   }
 }

@@ -45,7 +45,9 @@ import Testing
     let saved = try program.run("run", "--kernel", try program.kernel(), "-m", "64M", "--save-state-at", "1000", state)
     try #require(saved.status == 0, "\(saved.error)")
     // Each of its files, cut in several places, with a byte changed, and missing.
-    for file in ["machine", "memory-0", "memory-3"] {
+    let files = try FileManager.default.contentsOfDirectory(atPath: state)
+    #expect(files.contains("machine") && files.contains("memory-0"))
+    for file in files {
       let path = state + "/" + file
       let bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
       var damaged = [0, 10, bytes.count / 2, bytes.count - 1].map { Array(bytes[..<$0]) }

@@ -1,4 +1,5 @@
 import Foundation
+import HTTPTestServer
 import HostSystem
 import Storage
 import Testing
@@ -181,6 +182,40 @@ import Testing
       "restore", program["saved"], "--name", "x", "--new-identity", code: 69, says: "leave it out")
     try program.expectRefusal("restore", program["saved"], "--name", "x", "-p", "1:1", code: 69, says: "user network")
     for name in ["web", "again"] { try expectSuccess("remove", "-f", name) }
+  }
+
+  /// It ends on the way, and is there afterwards, as temporary as before.
+  @Test func aTemporaryMachineGoesBack() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try startEcho("web", ["--rm"])
+    try type("a", at: "web", expecting: "-")
+    try expectSuccess("snapshot", "create", "web", "first")
+    for _ in 0..<2 {
+      try expectSuccess("snapshot", "revert", "web", "first")
+      try type("b", at: "web", expecting: "a")
+    }
+    _ = try program.run(["console", "web"], shell: "printf q | \"$@\"")
+    _ = try program.run("wait", "web")
+    #expect(try program.run("list").output.contains("no machines"))
+  }
+
+  /// One that is to go on as it was saved, and couldn't yet, waits for that as it is.
+  @Test func whatGoesOnLaterIsntChanged() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let port = try HTTPTestServer.freePort()
+    try startEcho("web", ["--net", "user", "-p", "\(port):80"])
+    try program.expectRefusal("publish", "web", "\(port):81", code: 69, says: "'\(port):80'", "another one")
+    try type("a", at: "web", expecting: "-")
+    try expectSuccess("snapshot", "create", "web", "first")
+    try expectSuccess("kill", "web")
+    try startEcho("other", ["--net", "user", "-p", "\(port):80"])
+    try program.expectRefusal("snapshot", "revert", "web", "first", code: 69, says: "\(port)")
+    try expectSuccess("remove", "-f", "other")
+    try program.expectRefusal("set", "web", "-m", "96M", code: 69, says: "goes on at its next start as it was saved")
+    try expectSuccess("set", "web", "--cpus", "1")
+    try expectSuccess("start", "web")
+    try type("b", at: "web", expecting: "a")
+    try expectSuccess("remove", "-f", "web")
   }
 
   @Test func deletingASnapshotLeavesAllOthers() throws {

@@ -173,6 +173,10 @@ import Testing
       "run", "-d", "--name", "web", "--kernel", kernel, "--cpus", "\(many)", code: 64, says: "--cpus", "this host has")
     #expect(try program.run("list").output.contains("no machines"))
     try program.expectRefusal("run", "--kernel", kernel, "--weight", "0", code: 64, says: "--weight")
+    try program.expectRefusal(
+      "run", "--kernel", kernel, "-c", "2", "--max-harts", "1", code: 64, says: "--max-harts", "give 2")
+    try program.expectRefusal(
+      "run", "--kernel", kernel, "-m", "64M", "--max-memory", "32M", code: 64, says: "--max-memory", "64M")
     try expectSuccess("run", "-d", "--name", "web", "--kernel", kernel, "-m", "64M")
     try program.expectRefusal("set", "web", code: 64, says: "say what to change")
     try program.expectRefusal("set", "web", "--weight", "0", code: 64, says: "--weight", "10000")

@@ -51,7 +51,7 @@ import Yadori
     let folder = self.folder
     let code = Mutex<Int32?>(nil)
     let waiter = HostThread(name: "waiter") {
-      let answer = try? ControlClient(folder, name: "web").wait()
+      let answer = try? ControlClient(folder, name: "web", patience: 1).wait()
       code.withLock { $0 = answer ?? nil }
     }
     while server.waiterCount == 0 { usleep(1000) }

@@ -86,8 +86,9 @@ import Yadori
     #expect(try refusal(changed).contains("damaged"))
     try good.write(to: machineFile)
     // A byte of RAM, in a part that was all zero.
-    let memory = try FileHandle(forUpdating: URL(fileURLWithPath: path + "/memory-2"))
-    try memory.seek(toOffset: 8 << 20)
+    let name = try #require(SavedMachine(path: path).stateFiles.last)
+    let memory = try FileHandle(forUpdating: URL(fileURLWithPath: path + "/" + name))
+    try memory.seek(toOffset: try memory.seekToEnd() - 100)
     try memory.write(contentsOf: [1])
     try memory.close()
     let error = #expect(throws: MachineError.self) { try SavedMachine(path: path).check() }

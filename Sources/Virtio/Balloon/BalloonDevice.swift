@@ -23,7 +23,7 @@ public final class VirtioBalloon: VirtioDevice {
 
   public let deviceType = VirtioDeviceType.balloon
   public let pciClassCode: UInt32 = 0x05_00_00
-  public let deviceFeatures = Feature.deflatesWhenShort | Feature.reportsFreePages
+  public let deviceFeatures: UInt64
   /// Free pages are reported on the fifth queue by the specification; Linux leaves out queues that it doesn't use, and
   /// has them on the third.
   public let queueMaximumSizes: [UInt16] = [128, 128, 64, 64, 64]
@@ -34,7 +34,16 @@ public final class VirtioBalloon: VirtioDevice {
   private let pages = Atomic<UInt32>(0)
   weak var transport: VirtioTransport?
 
-  public init() {}
+  /// - Parameters:
+  ///   - target: bytes that the guest is to do without from its driver's start on.
+  ///   - deflatesWhenShort: whether it may take pages back by itself where it needs them badly. Linux counts only what it
+  ///     can't take back as memory that it doesn't have.
+  public init(target: UInt64 = 0, deflatesWhenShort: Bool = true) {
+    deviceFeatures = Feature.reportsFreePages | (deflatesWhenShort ? Feature.deflatesWhenShort : 0)
+    configuration.set(Self.pages(target), at: Field.wantedPages)
+  }
+
+  private static func pages(_ bytes: UInt64) -> UInt32 { UInt32(clamping: bytes / pageSize) }
 
   public func attach(to transport: VirtioTransport) { self.transport = transport }
   public func activate(features: UInt64) {}
@@ -43,8 +52,7 @@ public final class VirtioBalloon: VirtioDevice {
   /// Has the guest do without so many bytes of its memory, rounded down to pages. It may take a while, and a guest that
   /// needs the memory badly keeps it. Any thread.
   public func setTarget(_ bytes: UInt64) {
-    let pages = UInt32(clamping: bytes / Self.pageSize)
-    guard configuration.set(pages, at: Field.wantedPages), let transport else { return }
+    guard configuration.set(Self.pages(bytes), at: Field.wantedPages), let transport else { return }
     transport.loop.perform { transport.configurationChanged() }
   }
 
