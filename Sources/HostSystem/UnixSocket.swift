@@ -28,6 +28,25 @@ public enum UnixSocket {
     return result == 0 ? 0 : errno
   }
 
+  /// Connects with the socket at `path` itself: where that is a link, or anything else, it isn't connected with. Returns 0,
+  /// or the error's number.
+  public static func connect(_ descriptor: Int32, to path: String) -> Int32 {
+    let place = chost_open(path, ConfinedFolder.pathOnly | O_NOFOLLOW | O_CLOEXEC, 0)
+    guard place >= 0 else { return errno }
+    defer { close(place) }
+    var status = stat()
+    guard fstat(place, &status) == 0 else { return errno }
+    guard status.st_mode & S_IFMT == S_IFSOCK else { return ENOTSOCK }
+    // What was looked at, whatever the path leads to by now; this one fits an address, too.
+    return use("/proc/self/fd/\(place)", descriptor, Glibc.connect)
+  }
+
+  /// Has connecting and sending end with an error after so many seconds in which the other side takes nothing; 0: never.
+  public static func limitSending(_ descriptor: Int32, seconds: Int) {
+    var time = timeval(tv_sec: seconds, tv_usec: 0)
+    setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
+  }
+
   /// Who is at the other side; nil where the host doesn't say.
   public static func peer(_ descriptor: Int32) -> (process: Int32, user: UInt32)? {
     var (process, user): (Int32, UInt32) = (0, 0)
@@ -52,7 +71,7 @@ public enum UnixSocket {
       var failure = use(short, made, bind)
       if failure == EADDRINUSE {
         let probe = make(isBlocking: false)
-        let answer = use(short, probe, connect)
+        let answer = use(short, probe, Glibc.connect)
         close(probe)
         // A full backlog (EAGAIN) has somebody behind it too.
         if answer == ECONNREFUSED { failure = unlink(short) == 0 ? use(short, made, bind) : errno }
@@ -99,19 +118,36 @@ public enum UnixSocket {
 
   /// Reads a line, which comes without its end, and nothing beyond it: other bytes may follow. Nil: the connection has
   /// ended, or the line is longer than that.
-  public static func readLine(from descriptor: Int32, longest: Int) -> [UInt8]? {
+  ///
+  /// - Parameter deadline: when all of it must be there, on the monotonic clock in nanoseconds; nil: whenever.
+  public static func readLine(from descriptor: Int32, longest: Int, until deadline: UInt64? = nil) -> [UInt8]? {
     var passed: Int32?
     defer { if let passed { close(passed) } }
-    return readLine(from: descriptor, longest: longest, passed: &passed)
+    return readLine(from: descriptor, longest: longest, until: deadline, passed: &passed)
+  }
+
+  /// False: nothing has come by then.
+  private static func waitForInput(_ descriptor: Int32, until deadline: UInt64) -> Bool {
+    var change = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    while true {
+      let now = MonotonicClock.nanoseconds()
+      let rest = now < deadline ? Int32(clamping: (deadline - now) / 1_000_000 + 1) : 0
+      let count = poll(&change, 1, rest)
+      if count > 0 { return true }
+      if count == 0 || errno != EINTR { return false }
+    }
   }
 
   /// The same with a descriptor that comes with it.
   ///
   /// - Parameter passed: the first such, for the caller to close; nil: there was none.
-  public static func readLine(from descriptor: Int32, longest: Int, passed: inout Int32?) -> [UInt8]? {
+  public static func readLine(
+    from descriptor: Int32, longest: Int, until deadline: UInt64? = nil, passed: inout Int32?
+  ) -> [UInt8]? {
     var line: [UInt8] = []
     var byte: UInt8 = 0
     while line.count < longest {
+      if let deadline, !waitForInput(descriptor, until: deadline) { return nil }
       var received: Int32 = -1
       let count = chost_receive_descriptor(descriptor, &byte, 1, &received)
       if received >= 0, passed != nil { close(received) } else if received >= 0 { passed = received }
