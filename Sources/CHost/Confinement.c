@@ -144,18 +144,30 @@ static int fill_root(const int *sources, const struct chost_kept *kept, size_t c
     return syscall(SYS_pivot_root, root, place) == 0;
 }
 
-static int clone_mount(const char *path) {
-    return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+static int clone_mount(const char *path, unsigned flags) {
+    return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | flags);
+}
+
+static int is_folder(int descriptor) {
+    struct stat status;
+    return fstat(descriptor, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+// What is kept, as a mount of its own; -1: there is no such thing.
+static int clone_kept(const struct chost_kept *kept) {
+    int mount = clone_mount(kept->path, kept->is_own_folder ? AT_SYMLINK_NOFOLLOW : 0);
+    if (mount < 0 || !kept->is_own_folder || is_folder(mount)) return mount;
+    close(mount);
+    return -1;
 }
 
 int chost_folder_alone(const char *path) {
-    int folder = clone_mount(path), ends[2], status;
-    struct stat kind;
+    int folder = clone_mount(path, 0), ends[2], status;
     if (folder < 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0) {
         // Without root another process does it, in a user namespace of its own.
         pid_t child = fork();
         if (child == 0) {
-            folder = enter_namespaces(CLONE_NEWUSER | CLONE_NEWNS) ? clone_mount(path) : -1;
+            folder = enter_namespaces(CLONE_NEWUSER | CLONE_NEWNS) ? clone_mount(path, 0) : -1;
             _exit(folder < 0 || chost_send_descriptor(ends[1], "", 1, folder) != 1);
         }
         close(ends[1]);
@@ -165,27 +177,27 @@ int chost_folder_alone(const char *path) {
         while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {}
     }
     if (folder < 0) return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fstat(folder, &kind) == 0 && S_ISDIR(kind.st_mode)) return folder;
+    if (is_folder(folder)) return folder;
     close(folder);
     errno = ENOTDIR;
     return -1;
 }
 
 int chost_enter_root(const struct chost_kept *kept, size_t count) {
-    enum { most = 64 };
-    int sources[most], entered = 0;
+    int *sources = calloc(count, sizeof *sources), entered = 0;
     // Any folder would do; this one is there.
     const char *root = kept[0].path;
-    if (count > most) return 0;
+    if (!sources) return 0;
     // Before something is mounted there.
     for (size_t index = 0; index < count; index++)
-        sources[index] = clone_mount(kept[index].path);
+        sources[index] = clone_kept(&kept[index]);
     if (sources[0] >= 0 && mount("none", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=755") == 0) {
         entered = fill_root(sources, kept, count, root);
         if (!entered) umount2(root, MNT_DETACH);
     }
     for (size_t index = 0; index < count; index++)
         if (sources[index] >= 0) close(sources[index]);
+    free(sources);
     if (entered && (umount2("/.before", MNT_DETACH) != 0 || chdir("/") != 0)) abort();
     return entered;
 }
@@ -201,7 +213,7 @@ enum {
 static int add_rule(int rules, const struct chost_kept *kept, uint64_t handled) {
     struct { uint64_t allowed; int32_t parent; } __attribute__((packed)) rule;
     struct stat status;
-    rule.parent = open(kept->path, O_PATH | O_CLOEXEC);
+    rule.parent = open(kept->path, O_PATH | O_CLOEXEC | (kept->is_own_folder ? O_NOFOLLOW | O_DIRECTORY : 0));
     // What isn't there can't be reached.
     if (rule.parent < 0) return 1;
     rule.allowed = may_read_file | may_read_folder;
@@ -255,8 +267,10 @@ static const unsigned short forbidden[] = {
     SYS_add_key, SYS_request_key, SYS_keyctl, SYS_name_to_handle_at, SYS_open_by_handle_at, SYS_lookup_dcookie,
     SYS_fanotify_init, SYS_migrate_pages, SYS_move_pages, SYS_mbind, SYS_set_mempolicy, SYS_uselib, SYS_ustat,
     SYS_sysfs, SYS_nfsservctl, SYS_vmsplice, SYS_get_robust_list, SYS_setpgid, SYS_setpriority, SYS_ioprio_set,
-    // process_madvise, process_mrelease, lsm_set_self_attr, open_tree_attr: newer than some headers.
-    440, 448, 460, 467,
+    // By which the machine's lock could be given up, see below.
+    SYS_sendmsg, SYS_sendmmsg,
+    // close_range, process_madvise, process_mrelease, lsm_set_self_attr, open_tree_attr: newer than some headers.
+    436, 440, 448, 460, 467,
 };
 enum { forbidden_count = sizeof forbidden / sizeof forbidden[0] };
 
@@ -267,11 +281,18 @@ static const struct { unsigned short call, takes_zero; } aimed[] = {
 };
 enum { aimed_count = sizeof aimed / sizeof aimed[0] };
 
+// What is never done to the machine's lock, and which arguments that may be: closing it, unlocking it, and making another
+// descriptor of it, for which the same holds. So who runs a machine is seen to until the end of the process.
+static const struct { unsigned short call, first, second; } holding[] = {
+    {SYS_close, 0, 0}, {SYS_fcntl, 0, 0}, {SYS_dup, 0, 0}, {SYS_dup2, 0, 1}, {SYS_dup3, 0, 1},
+};
+enum { holding_count = sizeof holding / sizeof holding[0] };
+
 // The lower half is all that the kernel looks at where an argument is an int; x86-64 stores it first.
 #define ARGUMENT(index) (unsigned)(offsetof(struct seccomp_data, args) + 8 * (index))
 
-static int install_filter(int network) {
-    struct sock_filter code[forbidden_count + 7 * aimed_count + 64];
+static int install_filter(int network, int lock) {
+    struct sock_filter code[forbidden_count + 7 * aimed_count + 8 * holding_count + 64];
     unsigned length = 0;
 #define ADD(...) code[length++] = (struct sock_filter)__VA_ARGS__
 #define LOAD(place) ADD(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, place))
@@ -310,6 +331,12 @@ static int install_filter(int network) {
     SKIP_UNLESS(TIOCLINUX, 1);
     RETURN(SECCOMP_RET_ERRNO | EPERM);
     RETURN(SECCOMP_RET_ALLOW);
+    // Hiding from its user who holds the machine's lock.
+    SKIP_UNLESS(SYS_prctl, 4);
+    LOAD(ARGUMENT(0));
+    SKIP_UNLESS(PR_SET_DUMPABLE, 1);
+    RETURN(SECCOMP_RET_ERRNO | EPERM);
+    RETURN(SECCOMP_RET_ALLOW);
     unsigned self = (unsigned)syscall(SYS_getpid);
     for (unsigned index = 0; index < aimed_count; index++) {
         SKIP_UNLESS(aimed[index].call, 5);
@@ -318,6 +345,16 @@ static int install_filter(int network) {
         SKIP_UNLESS(aimed[index].takes_zero ? 0 : self, 1);
         RETURN(SECCOMP_RET_ALLOW);
         RETURN(SECCOMP_RET_ERRNO | EPERM);
+    }
+    for (unsigned index = 0; index < holding_count; index++) {
+        SKIP_UNLESS(holding[index].call, 7);
+        LOAD(ARGUMENT(holding[index].first));
+        SKIP_UNLESS((unsigned)lock, 1);
+        RETURN(SECCOMP_RET_ERRNO | EPERM);
+        LOAD(ARGUMENT(holding[index].second));
+        SKIP_UNLESS((unsigned)lock, 1);
+        RETURN(SECCOMP_RET_ERRNO | EPERM);
+        RETURN(SECCOMP_RET_ALLOW);
     }
     for (unsigned index = 0; index < forbidden_count; index++)
         ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, forbidden[index], forbidden_count - index, 0));
@@ -331,10 +368,10 @@ static int install_filter(int network) {
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
 }
 #else
-static int install_filter(int network) { return (void)network, 0; }
+static int install_filter(int network, int lock) { return (void)network, (void)lock, 0; }
 #endif
 
-int chost_confine(int network) {
+int chost_confine(int network, int lock) {
     int applied = 0;
     // A core would hold the guest's memory.
     struct rlimit none = {0, 0};
@@ -342,6 +379,6 @@ int chost_confine(int network) {
     // The filter needs it, too.
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return applied;
     applied |= CHOST_CONFINED_PRIVILEGES;
-    if (install_filter(network)) applied |= CHOST_CONFINED_CALLS;
+    if (install_filter(network, lock)) applied |= CHOST_CONFINED_CALLS;
     return applied;
 }

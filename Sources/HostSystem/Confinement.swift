@@ -49,6 +49,8 @@ public enum Confinement: String, CaseIterable, Codable, Sendable {
     var path: String
     var isReadOnly = true
     var isDevice = false
+    /// Whether it is left out where it is anything but a folder, even a link to one.
+    var isOwnFolder = false
     var link: String?
     /// Where it is from then on; nil: where it was.
     var place: String?
@@ -56,6 +58,11 @@ public enum Confinement: String, CaseIterable, Codable, Sendable {
     /// - Parameter place: where it is for a process with mounts of its own; nil: where it was.
     public static func folder(_ path: String, isReadOnly: Bool, at place: String? = nil) -> Kept {
       Kept(path: path, isReadOnly: isReadOnly, place: place)
+    }
+
+    /// A folder at which the process itself may have put something else.
+    public static func ownFolder(_ path: String, isReadOnly: Bool) -> Kept {
+      Kept(path: path, isReadOnly: isReadOnly, isOwnFolder: true)
     }
 
     /// A file that stays the same, or a device.
@@ -107,7 +114,7 @@ public enum Confinement: String, CaseIterable, Codable, Sendable {
     let entries = kept.map {
       chost_kept(
         path: strdup($0.path), place: $0.place.flatMap { strdup($0) }, is_read_only: $0.isReadOnly ? 1 : 0,
-        is_device: $0.isDevice ? 1 : 0, link: $0.link.flatMap { strdup($0) })
+        is_device: $0.isDevice ? 1 : 0, is_own_folder: $0.isOwnFolder ? 1 : 0, link: $0.link.flatMap { strdup($0) })
     }
     defer {
       for entry in entries {
@@ -124,9 +131,12 @@ public enum Confinement: String, CaseIterable, Codable, Sendable {
   nonisolated(unsafe) private static var isolated: Set<Confinement> = []
 
   /// Applies all else that the host lets it to this process and its threads, for good. Returns what is applied by then.
-  /// - Parameter network: whether the machine uses the host's network.
-  public static func apply(keepingNetwork network: Bool) -> [Confinement] {
-    let applied = chost_confine(network ? 1 : 0)
+  ///
+  /// - Parameters:
+  ///   - network: whether the machine uses the host's network.
+  ///   - lock: a descriptor whose lock lasts until the process ends, where there is a system call filter.
+  public static func apply(keepingNetwork network: Bool, holding lock: Int32 = -1) -> [Confinement] {
+    let applied = chost_confine(network ? 1 : 0, lock)
     return allCases.filter { confinement in
       switch confinement {
       case .noCoreFiles: applied & CHOST_CONFINED_CORE != 0

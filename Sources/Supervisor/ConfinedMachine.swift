@@ -16,7 +16,7 @@ package struct ConfinedMachine {
     let images = ImageStore.standardFolder().path
     kept = folder.map { [.folder($0.url.path, isReadOnly: false)] } ?? []
     // What clones, and saved machines, have by links, too.
-    for name in folder?.bases ?? [] { kept.append(.folder(folder!.url.path + "/" + name, isReadOnly: true)) }
+    for place in Self.bases(configuration, folder) { kept.append(.ownFolder(place, isReadOnly: true)) }
     kept.append(.folder(images, isReadOnly: true))
     let known = [folder?.url.path, images].compactMap { $0.map { $0 + "/" } }
     func keep(_ path: String, isReadOnly: Bool = true) {
@@ -29,7 +29,7 @@ package struct ConfinedMachine {
     for disk in configuration.disks {
       keep(disk.path, isReadOnly: disk.isReadOnly)
       let isOwn = known.contains(where: disk.path.hasPrefix)
-      for backing in disk.behind ?? (isOwn ? [] : DiskImage.backingFiles(of: disk.path)) { keep(backing) }
+      for backing in disk.behind ?? (isOwn ? [] : disk.backingFiles) { keep(backing) }
     }
     switch configuration.network?.attachment {
     case .user?: kept += Confinement.Kept.file("/etc/resolv.conf")
@@ -42,6 +42,20 @@ package struct ConfinedMachine {
       kept.append(.folder(shared.path, isReadOnly: shared.isReadOnly, at: place))
       folderPlaces[shared.name] = place
     }
+  }
+
+  /// The folders in the machine's own in which there is what its disks are overlays of, as the registry has them: whatever
+  /// else has such a name was made by the machine's process.
+  private static func bases(_ configuration: VirtualMachineConfiguration, _ folder: MachineFolder?) -> Set<String> {
+    guard let own = folder?.url.path else { return [] }
+    let places = configuration.disks.compactMap(\.base).compactMap { base -> String? in
+      let parts = base.dropFirst(own.count).split(separator: "/", omittingEmptySubsequences: false)
+      guard base.hasPrefix(own), parts.count == 3, parts[0].isEmpty, parts[1].hasPrefix(SavedMachines.diskPrefix) else {
+        return nil
+      }
+      return "\(own)/\(parts[1])"
+    }
+    return Set(places)
   }
 
   /// Leaves the host's files, and all that can be left before there is a second thread. Returns the paths by which shared

@@ -132,12 +132,14 @@ int chost_isolate(int network);
 void chost_try_isolation(void);
 
 /// A file or folder that a process keeps, under its absolute path, or where `place` isn't null under that; or a symbolic
-/// link, where `link` isn't null.
+/// link, where `link` isn't null. One that `is_own_folder` is left out where it is anything but a folder, even a link to
+/// one.
 struct chost_kept {
     const char *path;
     const char *place;
     int is_read_only;
     int is_device;
+    int is_own_folder;
     const char *link;
 };
 
@@ -164,8 +166,9 @@ int chost_restrict(const struct chost_kept *kept, size_t count, int network);
 /// Takes from this process, all its threads, what a machine's process doesn't need once it runs (Confinement.c: the filter
 /// of system calls is a table of C macros): core files, privileges from programs that it starts, and system calls that
 /// start programs, make processes, reach into others or change the system; where `network` is 0, all sockets but Unix
-/// ones. For good. Returns what the host let be applied.
-int chost_confine(int network);
+/// ones. `lock` is a descriptor, or -1: it can't be closed, nor its lock given up. For good. Returns what the host let be
+/// applied.
+int chost_confine(int network, int lock);
 #define CHOST_CONFINED_CORE 1
 #define CHOST_CONFINED_PRIVILEGES 2
 #define CHOST_CONFINED_CALLS 4
