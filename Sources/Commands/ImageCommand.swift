@@ -157,7 +157,11 @@ struct WarmImageCommand: ParsableCommand {
       guard machine.image == name else {
         throw CommandFailure(.usage, "the machine '\(from)' isn't one of the image '\(name)'")
       }
-      guard try SavedMachines.passKeptCode(from: registry.folder(of: machine), to: image.keptCode.path) else {
+      // A file of its own: the machine's process can go on writing to its one.
+      guard
+        try SavedMachines.passKeptCode(
+          from: registry.folder(of: machine), to: image.keptCode.path, isShared: false)
+      else {
         throw CommandFailure(
           .unavailable, "the machine '\(from)' has kept no code yet; it does when its guest switches it off")
       }

@@ -48,6 +48,16 @@ extension VirtualMachineConfiguration {
     disks = [existing ?? .init(path: overlay, format: "qcow2")]
   }
 
+  /// Notes what is behind disks that a user names, before a guest can change what they say of it. Where the machine had
+  /// such a disk `before`, it is what was noted then.
+  mutating func noteBackingFiles(besides folder: MachineFolder, before: VirtualMachineConfiguration?) {
+    for index in disks.indices where disks[index].behind == nil && !disks[index].path.hasPrefix(folder.url.path + "/") {
+      guard FileManager.default.fileExists(atPath: disks[index].path) else { continue }
+      let noted = before?.disks.first { $0.path == disks[index].path }?.behind
+      disks[index].behind = noted ?? disks[index].backingFiles
+    }
+  }
+
   /// Has it mean the same wherever it is started.
   mutating func makePathsAbsolute() {
     func absolute(_ path: String) -> String { URL(fileURLWithPath: path).path }

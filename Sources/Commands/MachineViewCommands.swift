@@ -66,16 +66,23 @@ struct LogsCommand: ParsableCommand {
     BrokenPipes.becomeErrors()
     let (registry, record) = try machine.find()
     let folder = registry.folder(of: record)
-    let files = [folder.consoleLog + ".1", folder.consoleLog].filter { FileManager.default.fileExists(atPath: $0) }
-    guard !files.isEmpty else {
+    let log = URL(fileURLWithPath: folder.consoleLog).lastPathComponent
+    let place = try? DistrustedFolder(path: folder.url.path)
+    let files = [log + ".1", log].filter { place?.isFile($0) == true }
+    guard let place, !files.isEmpty else {
       throw CommandFailure(.noInput, "the machine '\(record.name)' hasn't run in the background yet")
     }
-    for file in files { try show(file, isFollowed: follow && file == folder.consoleLog, folder) }
+    for file in files { try show(file, in: place, isFollowed: follow && file == log, folder) }
   }
 
   /// Writes a file out; one that is followed, as it grows and is begun anew, to the machine's end.
-  private func show(_ path: String, isFollowed: Bool, _ folder: MachineFolder) throws {
-    guard var file = FileHandle(forReadingAtPath: path) else { return }
+  private func show(
+    _ name: String, in place: DistrustedFolder, isFollowed: Bool, _ folder: MachineFolder
+  ) throws {
+    func open() -> FileHandle? {
+      (try? place.open(name)).map { FileHandle(fileDescriptor: $0, closeOnDealloc: true) }
+    }
+    guard var file = open() else { return }
     while true {
       // Asked before what may be the end is read.
       let isLast = !isFollowed || !folder.isInUse
@@ -83,7 +90,7 @@ struct LogsCommand: ParsableCommand {
         try FileHandle.standardOutput.write(contentsOf: data)
       }
       if isLast { return }
-      if let newer = FileHandle(forReadingAtPath: path), Self.number(newer) != Self.number(file) {
+      if let newer = open(), Self.number(newer) != Self.number(file) {
         file = newer
       } else {
         usleep(100_000)

@@ -220,7 +220,7 @@ struct StatsCommand: ParsableCommand {
           usage.name, usage.state.rawValue, usage.processors.formatted(2), usage.processorLimit?.formatted(2) ?? "-",
           (usage.instructionsPerSecond / 1e6).formatted(0), "\(usage.residentBytes >> 20)M",
           usage.privateBytes.map { "\($0 >> 20)M" } ?? "-", usage.sharedBytes.map { "\($0 >> 20)M" } ?? "-",
-          "\(Int(usage.seconds))s",
+          "\(usage.seconds.formatted(0))s",
         ]
       })
     fflush(nil)

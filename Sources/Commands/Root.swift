@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import HostSystem
 
 /// The command line: `yadori VERB ...`.
 public struct Root: ParsableCommand {
@@ -49,7 +50,7 @@ public struct Root: ParsableCommand {
 
   private static func finish(_ error: any Error) -> Never {
     if let failure = CommandFailure(error) {
-      FileHandle.standardError.write(Data("yadori: \(failure.message)\n".utf8))
+      FileHandle.standardError.write(Data("yadori: \(failure.message.withoutControls)\n".utf8))
       Foundation.exit(failure.exitCode)
     }
     let code = exitCode(for: error)

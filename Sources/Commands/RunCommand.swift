@@ -340,6 +340,7 @@ struct RunCommand: ParsableCommand {
       var configuration = try self.configuration(
         image: isImage ? target : nil, folder: folder, before: record?.configuration)
       configuration.makePathsAbsolute()
+      configuration.noteBackingFiles(besides: folder, before: record?.configuration)
       // Before it is written down.
       try configuration.check()
       if let record { try folder.checkResumption(configuration, as: record) }
@@ -532,7 +533,7 @@ struct RunCommand: ParsableCommand {
 }
 
 /// A line for the person at the terminal, beside the guest's own output.
-func report(_ line: String) { FileHandle.standardError.write(Data("yadori: \(line)\r\n".utf8)) }
+func report(_ line: String) { FileHandle.standardError.write(Data("yadori: \(line.withoutControls)\r\n".utf8)) }
 
 extension Double {
   /// With this many digits after the point.

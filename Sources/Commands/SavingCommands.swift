@@ -21,12 +21,15 @@ struct SaveCommand: ParsableCommand {
   }
 
   /// As it is: running, or off.
-  static func save(_ registry: MachineRegistry, _ record: MachineRecord, to path: String) throws {
+  /// - Parameter target: the folder of `path`, where it is open already.
+  static func save(
+    _ registry: MachineRegistry, _ record: MachineRecord, to path: String, in target: DistrustedFolder? = nil
+  ) throws {
     let folder = registry.folder(of: record)
     if !FileManager.default.fileExists(atPath: folder.resumption), let lock = try folder.takeLock() {
-      try withExtendedLifetime(lock) { try VirtualMachine.saveStopped(record.configuration, to: path) }
+      try withExtendedLifetime(lock) { try SavedMachines.saveStopped(registry, record, to: path) }
     } else {
-      try ControlClient(registry, record).save(to: path)
+      try ControlClient(registry, record).save(to: path, in: target)
     }
   }
 }
@@ -133,7 +136,6 @@ struct CloneCommand: ParsableCommand {
     defer { try? SavedMachines.discard(place) }
     let saved = try SavedMachine(path: place)
     let clones = try SavedMachines.prepare(registry, saved, named: wanted, image: record.image) { configuration in
-      SavedMachines.keepKnownFiles(&configuration, as: record)
       // Two can't listen on the same port of the host.
       if case .user? = configuration.network?.attachment {
         configuration.network = .init(.user(forwards: []))
@@ -141,7 +143,8 @@ struct CloneCommand: ParsableCommand {
     }
     let started = try clones.mapConcurrently { clone in
       Result {
-        try SavedMachines.passKeptCode(from: registry.folder(of: record), to: registry.folder(of: clone).keptCode)
+        try SavedMachines.passKeptCode(
+          from: registry.folder(of: record), to: registry.folder(of: clone).keptCode, isShared: true)
         try MachineStarting.startNew(registry, clone)
       }
     }
@@ -191,20 +194,20 @@ struct SnapshotCommand: ParsableCommand {
   }
 
   private static func names(_ registry: MachineRegistry, _ record: MachineRecord) -> [String] {
-    let folder = registry.folder(of: record).snapshots.path
-    return ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).filter(ImageStore.isValidName)
-      .sorted()
+    guard let folder = registry.snapshots(of: record) else { return [] }
+    return folder.names().filter { ImageStore.isValidName($0) && folder.isFolder($0) }
   }
 
+  /// The folder in which the snapshot of this name is.
   private static func find(
     _ registry: MachineRegistry, _ record: MachineRecord, _ name: String
-  ) throws -> String {
-    let path = try path(registry, record, name)
-    guard FileManager.default.fileExists(atPath: path) else {
+  ) throws -> DistrustedFolder {
+    _ = try path(registry, record, name)
+    guard let folder = registry.snapshots(of: record), folder.isFolder(name) else {
       let hint = nearestName(to: name, among: names(registry, record)).map { "; did you mean '\($0)'?" } ?? ""
       throw CommandFailure(.noInput, "the machine '\(record.name)' has no snapshot '\(name)'\(hint)")
     }
-    return path
+    return folder
   }
 
   struct Create: ParsableCommand {
@@ -216,13 +219,13 @@ struct SnapshotCommand: ParsableCommand {
       let (registry, record) = try machine.find()
       let name = self.name ?? Self.present(besides: SnapshotCommand.names(registry, record))
       let path = try SnapshotCommand.path(registry, record, name)
-      guard !FileManager.default.fileExists(atPath: path) else {
+      let folder = try registry.prepareSnapshots(of: record)
+      guard folder.status(name) == nil else {
         throw CommandFailure(
           .cannotCreate,
           "the machine '\(record.name)' has a snapshot '\(name)' already; delete it, or choose another name")
       }
-      try registry.prepareSnapshots(of: record)
-      try SaveCommand.save(registry, record, to: path)
+      try SaveCommand.save(registry, record, to: path, in: folder)
       if self.name == nil { print(name) }
     }
 
@@ -253,16 +256,14 @@ struct SnapshotCommand: ParsableCommand {
 
     func run() throws {
       let (registry, record) = try machine.find()
-      let rows = try SnapshotCommand.names(registry, record).map { name in
-        let folder = registry.folder(of: record).snapshots.appendingPathComponent(name)
-        var bytes: UInt64 = 0
-        var status = stat()
-        for file in try FileManager.default.contentsOfDirectory(atPath: folder.path)
-        where stat(folder.appendingPathComponent(file).path, &status) == 0 {
-          bytes += UInt64(status.st_blocks) * 512
-        }
-        stat(folder.appendingPathComponent("machine").path, &status)
-        return Row(name: name, created: Date(timeIntervalSince1970: Double(status.st_mtim.tv_sec)), bytes: bytes)
+      let snapshots = registry.snapshots(of: record)
+      let rows = SnapshotCommand.names(registry, record).compactMap { name -> Row? in
+        guard let folder = try? snapshots?.folder(name) else { return nil }
+        let blocks = folder.names().compactMap { folder.status($0)?.st_blocks }.reduce(0, &+)
+        let seconds = folder.status("machine")?.st_mtim.tv_sec ?? 0
+        // The machine's process can set it to what no calendar has.
+        let created = Date(timeIntervalSince1970: Double(min(max(seconds, 0), time(nil))))
+        return Row(name: name, created: created, bytes: UInt64(max(0, blocks)) &* 512)
       }
       if json { return try Output.writeJSON(rows) }
       if rows.isEmpty { return print("no snapshots of '\(record.name)'") }
@@ -280,7 +281,9 @@ struct SnapshotCommand: ParsableCommand {
 
     func run() throws {
       let (registry, record) = try machine.find()
-      let saved = try SavedMachine(path: try SnapshotCommand.find(registry, record, name))
+      // It was written by the machine's process, and has been where that can change it.
+      let saved = try SavedMachines.adopt(
+        try SavedMachine(try SnapshotCommand.find(registry, record, name).folder(name)), registry, record)
       try saved.check()
       if record.isTemporary, saved.isOff {
         throw CommandFailure(
@@ -303,7 +306,7 @@ struct SnapshotCommand: ParsableCommand {
 
     func run() throws {
       let (registry, record) = try machine.find()
-      try SavedMachines.discard(try SnapshotCommand.find(registry, record, name))
+      try SnapshotCommand.find(registry, record, name).discard(name)
     }
   }
 }

@@ -28,10 +28,11 @@ extension DiskImage {
   }
 
   /// Describes the image at `path`, also while a machine uses it. Its backing file needn't be there.
-  public static func information(path: String) throws -> Information {
+  /// - Parameter format: nil: what the file seems to be.
+  public static func information(path: String, format: DiskFormat? = nil) throws -> Information {
     let file = try DiskFile(path: path, readOnly: true, isLocked: false)
     let allocated = try file.allocatedByteCount()
-    guard try DiskFormat.probe(file) == .qcow2 else {
+    guard try format ?? DiskFormat.probe(file) == .qcow2 else {
       let disk = try RawDisk(file, isProbed: true)
       return Information(
         format: .raw, virtualSize: disk.byteCount, allocatedSize: allocated, backingPath: nil, backingFormat: nil,
@@ -59,5 +60,16 @@ extension DiskImage {
       image = next
     }
     return files
+  }
+
+  /// The first file behind the image at `path` that isn't a known one; nil: there is none. None but known ones is opened.
+  public static func backingFile(of path: String, isKnown: (String) -> Bool) -> String? {
+    var image = path
+    for _ in 0..<BackingChain.maximumDepth {
+      guard let name = (try? information(path: image))?.backingPath else { return nil }
+      guard let next = try? BackingChain.resolve(name, from: image), isKnown(next) else { return name }
+      image = next
+    }
+    return nil
   }
 }

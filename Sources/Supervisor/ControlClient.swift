@@ -4,30 +4,42 @@ import HostSystem
 import Yadori
 
 /// Talks to the process of a running machine.
+///
+/// What answers there may be a guest that owned that process: it isn't waited for but where that is asked for, and what it
+/// says of itself stays within what can be.
 public struct ControlClient: Sendable {
   private let folder: MachineFolder
   private let name: String
+  /// The machine as it is known; nil where that isn't asked for.
+  private let known: (registry: MachineRegistry, record: MachineRecord)?
 
   /// Seconds that a machine may take to answer.
   private let patience: Int
 
   /// For a machine of the registry. Nothing is asked yet.
   public init(_ registry: MachineRegistry, _ record: MachineRecord) {
-    self.init(registry.folder(of: record), name: record.name)
+    self.init(registry.folder(of: record), name: record.name, known: (registry, record))
   }
 
-  package init(_ folder: MachineFolder, name: String, patience: Int = 10) {
+  package init(
+    _ folder: MachineFolder, name: String, patience: Int = 10,
+    known: (registry: MachineRegistry, record: MachineRecord)? = nil
+  ) {
     self.folder = folder
     self.name = name
     self.patience = patience
+    self.known = known
   }
 
+  private var deadline: UInt64 { MonotonicClock.nanoseconds() &+ UInt64(patience) * 1_000_000_000 }
+
+  /// A connection at which it takes so many seconds at most to connect, and to send something.
   private func connect() throws -> Int32 {
     BrokenPipes.becomeErrors()
     let descriptor = UnixSocket.make()
     guard descriptor >= 0 else { throw HostError.last("can't make a socket") }
-    let failure = UnixSocket.withShortPath(folder.controlSocket) { UnixSocket.use($0, descriptor, Glibc.connect) }
-    guard failure == 0 else {
+    UnixSocket.limitSending(descriptor, seconds: patience)
+    guard UnixSocket.connect(descriptor, to: folder.controlSocket) == 0 else {
       close(descriptor)
       if folder.isInUse {
         throw MachineError(
@@ -49,7 +61,8 @@ public struct ControlClient: Sendable {
     let descriptor = try connect()
     guard ControlLine.write(request, to: descriptor, passing: passed),
       isPatient || isAnswered(request, on: descriptor),
-      let reply = ControlLine.read(ControlReply.self, from: descriptor)
+      // Who has begun to answer has all of it.
+      let reply = ControlLine.read(ControlReply.self, from: descriptor, until: isPatient ? nil : deadline)
     else {
       close(descriptor)
       throw MachineError(
@@ -64,20 +77,20 @@ public struct ControlClient: Sendable {
       let code = reply.code.flatMap(MachineError.Code.init(rawValue:)) ?? .unavailable
       throw MachineError(code, "the machine '\(name)' refuses: \(refusal)")
     }
+    UnixSocket.limitSending(descriptor, seconds: 0)
     return (reply, descriptor)
   }
 
   /// Whether there is an answer in time. While the machine is saved, most requests wait for that.
   private func isAnswered(_ request: ControlRequest, on descriptor: Int32) -> Bool {
-    let time = UInt64(patience) * 1_000_000_000
-    var deadline = MonotonicClock.nanoseconds() &+ time
+    var deadline = self.deadline
     while true {
       let now = MonotonicClock.nanoseconds()
       var change = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
       if poll(&change, 1, now < deadline ? Int32((deadline - now) / 1_000_000) + 1 : 0) > 0 { return true }
       if now < deadline { continue }
-      guard request.verb != .status, (try? status())?.isBeingSaved == true else { return false }
-      deadline = MonotonicClock.nanoseconds() &+ time
+      guard request.verb != .status, request.verb != .kill, (try? status())?.isBeingSaved == true else { return false }
+      deadline = self.deadline
     }
   }
 
@@ -98,68 +111,61 @@ public struct ControlClient: Sendable {
     close(descriptor)
   }
 
-  /// Has the machine's process make what is to be at `path`, in a folder in which there is nothing else: it isn't let into
-  /// the one that `path` is in. `request` says where to make it; `place` is called with where it is, if there is something.
-  private func make(_ path: String, _ request: (String) -> ControlRequest, place: (String) throws -> Void) throws {
-    let (parent, own) = (Self.parent(path), folder.url.path)
-    var (target, home) = (stat(), stat())
-    guard stat(parent, &target) == 0, target.st_mode & S_IFMT == S_IFDIR else {
-      let reason = errno == 0 ? ENOTDIR : errno
-      throw MachineError(.noInput, "can't use the folder '\(parent)': \(String(cString: strerror(reason)))")
-    }
-    func makeFolder(in folder: String) throws -> String {
-      let fresh = "\(folder)/\(MachineFolder.savingPrefix)\(UInt64.random(in: 0 ... .max))"
-      if mkdir(fresh, 0o700) == 0 { return fresh }
-      throw MachineError(.cannotCreate, "can't write '\(path)': \(String(cString: strerror(errno)))")
-    }
+  /// Has the machine's process make something in a folder in which there is nothing else: it isn't let into `target`, where
+  /// it is to be as `path` says. `request` says where to make it, as "made"; `place` is called with the folder that it is in.
+  private func make(
+    _ path: String, in target: DistrustedFolder, _ request: (String) -> ControlRequest,
+    place: (DistrustedFolder) throws -> Void
+  ) throws {
+    let own = try DistrustedFolder(path: folder.url.path)
     // Its own folder will do where the result can be moved from there; and must, where it can't be let into another.
-    let isNear = stat(own, &home) == 0 && home.st_dev == target.st_dev
+    let isNear = own.status(".")?.st_dev == target.status(".")?.st_dev
     let isHeld = try !isNear && status().confinement?.contains(.fileRules) == true
-    var fresh = try makeFolder(in: isNear || isHeld ? own : parent)
-    defer { try? FileManager.default.removeItem(atPath: fresh) }
+    let home = isNear || isHeld ? own : target
+    let fresh = "\(MachineFolder.savingPrefix)\(UInt64.random(in: 0 ... .max))"
+    do {
+      try home.makeFolder(fresh)
+    } catch let error as HostError {
+      throw MachineError(.cannotCreate, "can't write '\(path)': \(String(cString: strerror(error.code)))")
+    }
+    defer { try? home.remove(fresh) }
+    let freshPath = "\(home.path)/\(fresh)"
+    func inItsWords(_ error: MachineError) -> MachineError {
+      let message = error.message.replacing(freshPath + "/made", with: path).replacing(freshPath, with: target.path)
+      return MachineError(error.code, message)
+    }
     do {
       if isNear || isHeld {
-        let (_, descriptor) = try ask(request(fresh + "/made"), isPatient: true)
+        let (_, descriptor) = try ask(request(freshPath + "/made"), isPatient: true)
         close(descriptor)
       } else {
-        try ask(request(fresh + "/made"), passingFolder: fresh, isPatient: true)
+        try ask(request(freshPath + "/made"), passingFolder: freshPath, isPatient: true)
       }
+      try place(try home.folder(fresh))
     } catch let error as MachineError {
-      let message = error.message.replacing(fresh + "/made", with: path).replacing(fresh, with: parent)
-      throw MachineError(error.code, message)
+      throw inItsWords(error)
+    } catch let error as HostError {
+      throw inItsWords(MachineError(.inputOutput, "can't write '\(path)': \(error.message)"))
     }
-    guard let kind = Self.kind(fresh + "/made") else { return }
-    guard kind == S_IFDIR || kind == S_IFREG else {
+  }
+
+  /// Uses what its process has made. What can't be it is refused in words of its own.
+  private func using<Result>(_ body: () throws -> Result) throws -> Result {
+    do {
+      return try body()
+    } catch let error as HostError where [EINVAL, ELOOP, ENOTDIR, ENOENT, EISDIR].contains(error.code) {
       throw MachineError(.data, "the machine '\(name)' has made something else than it was to; don't trust it")
     }
-    if isHeld {
-      let source = fresh
-      fresh = try makeFolder(in: parent)
-      defer { try? FileManager.default.removeItem(atPath: source) }
-      try Self.copy(source + "/made", to: fresh + "/made")
-    }
-    try place(fresh + "/made")
   }
 
-  /// What there is under a name, which isn't followed where it is a link.
-  private static func kind(_ path: String) -> mode_t? {
-    var status = stat()
-    return lstat(path, &status) == 0 ? status.st_mode & S_IFMT : nil
-  }
-
-  /// A file, or a folder with files in it.
-  private static func copy(_ source: String, to target: String) throws {
-    if kind(source) == S_IFDIR {
-      let names = try FileManager.default.contentsOfDirectory(atPath: source)
-      guard mkdir(target, 0o700) == 0 else { throw HostError.last("can't write '\(target)'") }
-      return try names.forEach { try copy("\(source)/\($0)", to: "\(target)/\($0)") }
+  /// The folder that something is to be made in.
+  private static func target(_ path: String) throws -> DistrustedFolder {
+    do {
+      return try DistrustedFolder(path: parent(path))
+    } catch let error as HostError {
+      throw MachineError(
+        .noInput, "can't use the folder '\(parent(path))': \(String(cString: strerror(error.code)))")
     }
-    let from = chost_open(source, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0)
-    let to = chost_open(target, O_RDWR | O_CREAT | O_EXCL, 0o600)
-    defer { for descriptor in [from, to] where descriptor >= 0 { close(descriptor) } }
-    guard from >= 0, to >= 0 else { throw HostError.last("can't copy '\(source)' to '\(target)'") }
-    _ = try SparseCopy.copy(from, to: to)
-    guard fsync(to) == 0 else { throw HostError.last("can't write '\(target)'") }
   }
 
   private static func parent(_ path: String) -> String { URL(fileURLWithPath: path).deletingLastPathComponent().path }
@@ -172,7 +178,11 @@ public struct ControlClient: Sendable {
       throw MachineError(.software, "the machine '\(name)' runs under another version of yadori; restart it")
     }
     // Its own number for itself is another one where it has a namespace.
-    if let peer = UnixSocket.peer(descriptor), peer.process > 0 { status.process = peer.process }
+    guard let peer = UnixSocket.peer(descriptor), peer.process > 0 else {
+      throw MachineError(.host, "this host doesn't say which process runs the machine '\(name)'")
+    }
+    status.process = peer.process
+    status.stayWithinReason()
     return status
   }
 
@@ -180,26 +190,46 @@ public struct ControlClient: Sendable {
   public func pause() throws { _ = try command(.pause) }
   public func resume() throws { _ = try command(.resume) }
 
-  /// Saves it, with the disks that it writes to, in a new folder, and has it go on.
-  /// - Parameter isDurable: whether its RAM is to outlive a failure of the host, which takes most of the time; disks do.
-  public func save(to path: String, isDurable: Bool = true) throws {
-    func check() throws {
-      guard !FileManager.default.fileExists(atPath: path) || SavedMachine.isSavedMachine(path) else {
+  /// Saves it, with the disks that it writes to, in a new folder, and has it go on. What is saved is, in what concerns the
+  /// host, as the registry has it, see `SavedMachines.adopt`.
+  /// - Parameters:
+  ///   - isDurable: whether its RAM is to outlive a failure of the host, which takes most of the time; disks do.
+  ///   - folder: that of `path`, where it is open already.
+  public func save(to path: String, isDurable: Bool = true, in folder: DistrustedFolder? = nil) throws {
+    guard let known else { preconditionFailure("only a machine of the registry is saved") }
+    let target = try folder ?? Self.target(path)
+    let name = URL(fileURLWithPath: path).lastPathComponent
+    /// Whether it replaces one.
+    func check() throws -> Bool {
+      if target.status(name) == nil { return false }
+      guard SavedMachine.isSavedMachine(name, in: target) else {
         throw MachineError(
           .cannotCreate, "'\(path)' is there already, and isn't a saved machine; choose another name")
       }
+      return true
     }
-    try check()
-    try make(path) {
+    _ = try check()
+    SavedMachine.removeAbandoned(name, in: target)
+    try make(path, in: target) {
       ControlRequest(verb: .save, path: $0, isDurable: isDurable)
-    } place: { made in
-      try check()
-      // What it replaces goes with the folder that this is in.
-      let isReplaced = FileManager.default.fileExists(atPath: path)
-      guard (isReplaced ? chost_exchange(made, path) : rename(made, path)) == 0 else {
-        throw HostError.last("can't write the saved machine '\(path)'")
+    } place: { fresh in
+      // As it is by now: the guest may have been shared a folder meanwhile.
+      let record = try known.registry.record(identifier: known.record.identifier) ?? known.record
+      let made = try SavedMachine(try using { try fresh.folder("made") })
+      let adopted = try SavedMachines.adopt(made, known.registry, record)
+      // Into a folder that its process never had.
+      let partial = SavedMachine.partialName(name)
+      try target.makeFolder(partial)
+      defer { try? target.remove(partial) }
+      let place = try target.folder(partial)
+      for file in made.contentFiles {
+        try using { try made.folder.take(file, to: place, as: file, isDurable: isDurable) }
       }
-      if isDurable { try AtomicFileWriter.synchronizeFolder(of: path) }
+      try place.write(try adopted.text, to: "machine", isDurable: isDurable)
+      if isDurable { try place.synchronize() }
+      // What it replaces goes with the partial one.
+      try target.move(partial, to: target, as: name, isExchange: try check())
+      if isDurable { try target.synchronize() }
     }
   }
 
@@ -210,10 +240,17 @@ public struct ControlClient: Sendable {
       close(descriptor)
       return
     }
-    try make(path) {
+    let target = try Self.target(path)
+    let name = URL(fileURLWithPath: path).lastPathComponent
+    try make(path, in: target) {
       ControlRequest(verb: .keepCode, path: $0)
-    } place: { made in
-      guard rename(made, path) == 0 else { throw HostError.last("can't write '\(path)'") }
+    } place: { fresh in
+      // It may have nothing to keep.
+      if fresh.status("made") == nil { return }
+      let partial = SavedMachine.partialName(name)
+      defer { try? target.remove(partial) }
+      try using { try fresh.take("made", to: target, as: partial, isDurable: false) }
+      try target.move(partial, to: target, as: name)
     }
   }
 
@@ -260,7 +297,7 @@ public struct ControlClient: Sendable {
 
   /// To one that doesn't listen yet, too, or doesn't any more and is on its way out; nil: it has ended.
   private func connectPatiently() throws -> Int32? {
-    let deadline = MonotonicClock.nanoseconds() &+ UInt64(patience) * 1_000_000_000
+    let deadline = self.deadline
     var hasRun = false
     while true {
       do {
@@ -277,22 +314,33 @@ public struct ControlClient: Sendable {
     }
   }
 
-  /// As pulling the plug. A process that doesn't answer is killed. Returns when the machine has ended.
+  /// As pulling the plug. A process that doesn't answer, or doesn't end, is killed. Returns when the machine has ended.
   public func kill() throws {
-    guard let descriptor = try connectPatiently() else { return }
-    defer { close(descriptor) }
-    let peer = UnixSocket.peer(descriptor)
+    var listens = true
     do {
-      _ = try command(.kill)
-      if try waitForEnd(seconds: patience) { return }
+      guard let descriptor = try connectPatiently() else { return }
+      close(descriptor)
     } catch {
-      guard folder.isInUse else { return }
+      // It may have begun to run, or not listen at all.
+      guard folder.isInUse else { throw error }
+      listens = false
     }
-    guard let peer, Glibc.kill(peer.process, SIGKILL) == 0 else {
+    if listens, (try? command(.kill)) != nil, try waitForEnd(seconds: patience) { return }
+    // Whoever listens at the socket: the process that has the machine's lock.
+    for process in folder.processes { _ = Glibc.kill(process, SIGKILL) }
+    // The lock goes with it.
+    guard waitWhileInUse(until: deadline) else {
       throw MachineError(.host, "can't end the process of the machine '\(name)'")
     }
-    // Its lock goes with it.
-    while folder.isInUse { usleep(10_000) }
+  }
+
+  /// False: it is in use still.
+  private func waitWhileInUse(until deadline: UInt64) -> Bool {
+    while folder.isInUse {
+      if MonotonicClock.nanoseconds() > deadline { return false }
+      usleep(1000)
+    }
+    return true
   }
 
   /// Waits for its end; nil: it didn't run any more when asked.
@@ -332,8 +380,7 @@ public struct ControlClient: Sendable {
       if poll(&change, 1, Int32((deadline - now) / 1_000_000) + 1) > 0 { break }
     }
     // It says how it ended when that is written down, a moment before its lock goes.
-    while folder.isInUse { usleep(1000) }
-    return true
+    return waitWhileInUse(until: deadline)
   }
 
   /// A connection to its console, both ways. The descriptor is the caller's.

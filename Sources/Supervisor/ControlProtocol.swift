@@ -72,6 +72,13 @@ public struct MachineStatus: Codable, Sendable {
 }
 
 extension MachineStatus {
+  /// Has what its process says be something that can be shown and reckoned with.
+  mutating func stayWithinReason() {
+    started = min(max(started, Date(timeIntervalSince1970: 0)), Date())
+    processorSeconds = min(max(processorSeconds, 0), 1e12)
+    startDuration = startDuration.map { min(max($0, 0), 1e12) }
+  }
+
   /// Of a machine that there isn't.
   package init(isBeingSaved: Bool) {
     self.init(
@@ -99,8 +106,11 @@ enum ControlLine {
   static let longest = 64 << 10
 
   /// Reads one, and nothing beyond it: a console's bytes may follow. Nil: the connection has ended, or it isn't one.
-  static func read<Value: Decodable>(_ type: Value.Type, from descriptor: Int32) -> Value? {
-    UnixSocket.readLine(from: descriptor, longest: longest).flatMap { decode(type, $0) }
+  /// - Parameter deadline: when it must be there, on the monotonic clock; nil: whenever.
+  static func read<Value: Decodable>(
+    _ type: Value.Type, from descriptor: Int32, until deadline: UInt64? = nil
+  ) -> Value? {
+    UnixSocket.readLine(from: descriptor, longest: longest, until: deadline).flatMap { decode(type, $0) }
   }
 
   /// The same, with a descriptor that came with it, for the caller to close.

@@ -15,9 +15,9 @@ package final class ControlServer: Sendable {
     var pressPowerButton: @Sendable () -> MachineError?
     var kill: @Sendable () -> Void
     /// Why it can't be saved there; nil: it was.
-    var save: @Sendable (_ path: String, _ isDurable: Bool) -> MachineError?
+    package var save: @Sendable (_ path: String, _ isDurable: Bool) -> MachineError?
     /// The same for its translators' code.
-    var keepCode: @Sendable (String) -> MachineError?
+    package var keepCode: @Sendable (String) -> MachineError?
     /// Processors (nil: no limit), a weight, which processors (nil: all), how many harts its guest uses by now and RAM,
     /// each where it is to be changed. Why not; nil: done.
     var set:

@@ -105,7 +105,7 @@ public final class GuestCommand: Sendable {
     while true {
       let descriptor = UnixSocket.make()
       guard descriptor >= 0 else { throw HostError.last("can't make a socket") }
-      let failure = UnixSocket.withShortPath(folder.guestSocket) { UnixSocket.use($0, descriptor, Glibc.connect) }
+      let failure = UnixSocket.connect(descriptor, to: folder.guestSocket)
       do {
         if failure == 0, try greet(descriptor, until: deadline, checkPaused) { return descriptor }
       } catch {

@@ -1,11 +1,13 @@
 import CHost
 import Foundation
 import HostSystem
+import Synchronization
 import Yadori
 
-/// Where a machine's files are: its disk's overlay, what its console printed, its lock and its control socket.
+/// Where a machine's files are: its disk's overlay, what its console printed, its control socket. Its lock is beside it.
 ///
-/// The machine's process may do here what it likes, and so a guest that owns that: others follow no links here.
+/// The machine's process may do here what it likes, and so a guest that owns that: others follow no links here, see
+/// `DistrustedFolder`.
 public struct MachineFolder: Sendable {
   public let url: URL
 
@@ -34,17 +36,14 @@ public struct MachineFolder: Sendable {
   /// The control socket, and the one that leads to the guest's sockets.
   var controlSocket: String { file("control") }
   public var guestSocket: String { file("vsock") }
-  private var lock: String { file("lock") }
+  /// Where the machine's process can't replace it.
+  private var lock: String { url.path + Self.lockSuffix }
+  static let lockSuffix = ".lock"
   private var ending: String { file("ending") }
   /// What saved machines are named until they are where they were to be.
   static let savingPrefix = ".saving-"
 
   private func file(_ name: String) -> String { url.appendingPathComponent(name).path }
-
-  /// The names of folders with what its disks are overlays of, see `SavedMachines`.
-  var bases: [String] {
-    ((try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []).filter { $0.hasPrefix("base-") }
-  }
 
   /// Makes the folder, for this user only. Throws `MachineError`.
   public func create() throws {
@@ -58,6 +57,8 @@ public struct MachineFolder: Sendable {
 
   /// Whether a process runs the machine: then it holds the lock, which goes with it, however it ends.
   public var isInUse: Bool {
+    // A machine's own process may not see it any more.
+    if Self.ownLocks.withLock({ $0.contains(lock) }) { return true }
     let descriptor = chost_open(lock, O_RDWR | O_NOFOLLOW | O_NONBLOCK, 0)
     guard descriptor >= 0 else { return false }
     defer { close(descriptor) }
@@ -66,21 +67,61 @@ public struct MachineFolder: Sendable {
 
   /// The lock of a running machine, held as long as this is.
   public final class Lock {
-    private let descriptor: Int32
+    let descriptor: Int32
+    private let path: String
 
-    fileprivate init(_ descriptor: Int32) { self.descriptor = descriptor }
-    deinit { close(descriptor) }
+    fileprivate init(_ descriptor: Int32, _ path: String) {
+      self.descriptor = descriptor
+      self.path = path
+      ownLocks.withLock { _ = $0.insert(path) }
+    }
+
+    deinit {
+      ownLocks.withLock { _ = $0.remove(path) }
+      close(descriptor)
+    }
   }
+
+  /// The paths of those that this process holds.
+  private static let ownLocks = Mutex<Set<String>>([])
 
   /// Takes the lock. Nil: another process runs the machine. Throws `HostError`.
   public func takeLock() throws -> Lock? {
-    let descriptor = chost_open(lock, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600)
-    guard descriptor >= 0 else { throw HostError.last("can't open '\(lock)'") }
-    guard HostFileLock.lock(descriptor, exclusive: true) else {
+    while true {
+      let descriptor = chost_open(lock, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600)
+      guard descriptor >= 0 else { throw HostError.last("can't open '\(lock)'") }
+      guard HostFileLock.lock(descriptor, exclusive: true) else {
+        close(descriptor)
+        return nil
+      }
+      var (opened, named) = (stat(), stat())
+      if fstat(descriptor, &opened) == 0, stat(lock, &named) == 0, opened.st_ino == named.st_ino {
+        return Lock(descriptor, lock)
+      }
+      // Its machine was removed in between.
       close(descriptor)
-      return nil
     }
-    return Lock(descriptor)
+  }
+
+  /// Deletes the lock of a machine that is no more. Who calls it holds it.
+  func removeLock() { unlink(lock) }
+
+  /// The processes that hold the lock, as far as this one may see that (proc(5): fdinfo).
+  var processes: [Int32] {
+    var wanted = stat()
+    guard lstat(lock, &wanted) == 0 else { return [] }
+    func holds(_ process: Int32) -> Bool {
+      let folder = "/proc/\(process)"
+      return ((try? FileManager.default.contentsOfDirectory(atPath: folder + "/fd")) ?? []).contains { number in
+        var status = stat()
+        let words = (try? String(contentsOfFile: "\(folder)/fdinfo/\(number)", encoding: .utf8)) ?? ""
+        return words.contains(":\(wanted.st_ino) ") && words.contains("OFDLCK")
+          && stat("\(folder)/fd/\(number)", &status) == 0 && status.st_dev == wanted.st_dev
+          && status.st_ino == wanted.st_ino
+      }
+    }
+    let all = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+    return all.compactMap { Int32($0) }.filter { $0 != getpid() && holds($0) }
   }
 
   // MARK: how the machine ended
@@ -119,7 +160,7 @@ public struct MachineFolder: Sendable {
   /// Deletes what a temporary machine leaves, but for what says that it runs and how it ended.
   func empty() {
     let manager = FileManager.default
-    let kept: Set = ["lock", "control", "ending"]
+    let kept: Set = ["control", "ending"]
     for name in (try? manager.contentsOfDirectory(atPath: url.path)) ?? [] where !kept.contains(name) {
       try? manager.removeItem(at: url.appendingPathComponent(name))
     }
@@ -143,7 +184,6 @@ public struct MachineEnding: Codable, Sendable {
     let values = try decoder.container(keyedBy: CodingKeys.self)
     exitCode = try values.decode(Int32.self, forKey: .exitCode) & 0xFF
     // It may be shown on a terminal.
-    let text = try values.decode(String.self, forKey: .words)
-    words = String(String.UnicodeScalarView(text.unicodeScalars.filter { $0.properties.generalCategory != .control }))
+    words = try values.decode(String.self, forKey: .words).withoutControls
   }
 }

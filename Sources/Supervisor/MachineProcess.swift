@@ -105,10 +105,8 @@ public final class MachineProcess: @unchecked Sendable {
   /// What a run that was killed has left: how the one before it ended, and what it was to save.
   private static func removeLeftovers(_ folder: MachineFolder) {
     folder.forgetEnding()
-    for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.url.path)) ?? []
-    where name.hasPrefix(MachineFolder.savingPrefix) {
-      try? FileManager.default.removeItem(at: folder.url.appendingPathComponent(name))
-    }
+    guard let place = try? DistrustedFolder(path: folder.url.path) else { return }
+    for name in place.names() where name.hasPrefix(MachineFolder.savingPrefix) { try? place.remove(name) }
   }
 
   private static func make(
@@ -138,7 +136,7 @@ public final class MachineProcess: @unchecked Sendable {
           machine.stop()
         }
         let isOnNetwork = machine.configuration.network != nil
-        confinement.withLock { $0 = Confinement.apply(keepingNetwork: isOnNetwork) }
+        confinement.withLock { $0 = Confinement.apply(keepingNetwork: isOnNetwork, holding: lock.descriptor) }
         showSharedFolders()
         isReady()
         if let startTime {
@@ -166,7 +164,7 @@ public final class MachineProcess: @unchecked Sendable {
       } catch {
         // One that has ended has nothing to mount.
         guard registry.folder(of: record).isInUse else { return }
-        FileHandle.standardError.write(Data("yadori: \(error)\r\n".utf8))
+        FileHandle.standardError.write(Data("yadori: \("\(error)".withoutControls)\r\n".utf8))
       }
     }
   }

@@ -223,7 +223,10 @@ public final class MachineRegistry: Sendable {
         throw MachineError(
           .unavailable, "the machine '\(record.name)' runs; 'yadori stop \(record.name)' first, or remove it by force")
       }
-      try withExtendedLifetime(lock) { try forget(record) }
+      try withExtendedLifetime(lock) {
+        try forget(record)
+        place.removeLock()
+      }
     } else {
       try forget(record)
     }
@@ -235,19 +238,22 @@ public final class MachineRegistry: Sendable {
     discard(folder(of: record).url)
   }
 
+  /// Where the machines' folders are. What is in those isn't trusted.
+  private var machines: DistrustedFolder? {
+    try? DistrustedFolder(path: folder.appendingPathComponent("machines").path)
+  }
+
   /// Out of the way first: a folder that is half deleted is nobody's machine.
   private func discard(_ url: URL) {
-    let trash = folder.appendingPathComponent("machines/.removed-\(url.lastPathComponent)")
-    if Glibc.rename(url.path, trash.path) == 0 { try? FileManager.default.removeItem(at: trash) }
+    try? machines?.discard(url.lastPathComponent)
   }
 
   /// Seconds after which a temporary machine has been started, if it ever is.
   private static let startingTime: TimeInterval = 120
 
   /// Whether nobody has changed it for so long that whoever made it doesn't go on.
-  private static func isOld(_ url: URL) -> Bool {
-    var status = stat()
-    return stat(url.path, &status) == 0 && status.st_mtim.tv_sec < time(nil) - 3600
+  private static func isOld(_ name: String, in folder: DistrustedFolder) -> Bool {
+    folder.status(name).map { $0.st_mtim.tv_sec < time(nil) - 3600 } ?? false
   }
 
   /// Deletes temporary machines that have ended, and what processes that were killed have left: half of what they removed,
@@ -259,29 +265,47 @@ public final class MachineRegistry: Sendable {
       if record.ending != nil || record.created.timeIntervalSinceNow < -Self.startingTime { try? remove(record) }
     }
     let known = Set(records.map(\.identifier))
-    let machines = folder.appendingPathComponent("machines")
-    for name in (try? FileManager.default.contentsOfDirectory(atPath: machines.path)) ?? [] where !known.contains(name)
-    {
-      let place = machines.appendingPathComponent(name)
+    guard let machines else { return }
+    for name in machines.names() where !known.contains(name) {
       let isLeft =
         name.hasPrefix(".clone-") || name.hasPrefix("..clone-")
         || (MachineRecord.isIdentifier(name) && !folder(identifier: name).isInUse)
-      if name.hasPrefix(".removed-") || (isLeft && Self.isOld(place)) { try? FileManager.default.removeItem(at: place) }
+      if name.hasPrefix(DistrustedFolder.removedPrefix) || (isLeft && Self.isOld(name, in: machines)) {
+        try? machines.remove(name)
+      }
+      sweepLock(name, known, in: machines)
     }
   }
 
-  /// Makes the folder of a machine's snapshots, and deletes there what killed processes have left.
-  public func prepareSnapshots(of record: MachineRecord) throws {
-    let snapshots = folder(of: record).snapshots
-    try FileManager.default.createDirectory(at: snapshots, withIntermediateDirectories: true)
+  /// Deletes a machine's lock where there is no such machine.
+  private func sweepLock(_ name: String, _ known: Set<String>, in machines: DistrustedFolder) {
+    guard name.hasSuffix(MachineFolder.lockSuffix), Self.isOld(name, in: machines) else { return }
+    let identifier = String(name.dropLast(MachineFolder.lockSuffix.count))
+    guard MachineRecord.isIdentifier(identifier), !known.contains(identifier), machines.status(identifier) == nil else {
+      return
+    }
+    let place = folder(identifier: identifier)
+    if let lock = try? place.takeLock() { withExtendedLifetime(lock) { place.removeLock() } }
+  }
+
+  /// The folder of a machine's snapshots; nil: there is none, and nothing else is one.
+  public func snapshots(of record: MachineRecord) -> DistrustedFolder? {
+    let place = folder(of: record)
+    return try? DistrustedFolder(path: place.url.path).folder(place.snapshots.lastPathComponent)
+  }
+
+  /// Makes the folder of a machine's snapshots, and deletes there what killed processes have left. Throws `MachineError`.
+  @discardableResult
+  public func prepareSnapshots(of record: MachineRecord) throws -> DistrustedFolder {
+    let place = folder(of: record)
+    try? DistrustedFolder(path: place.url.path).makeFolder(place.snapshots.lastPathComponent)
     // Where that led elsewhere, other things would be deleted there.
-    var status = stat()
-    guard lstat(snapshots.path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
-      throw MachineError(.data, "'\(snapshots.path)' isn't a folder; remove it")
+    guard let snapshots = snapshots(of: record) else {
+      throw MachineError(.data, "'\(place.snapshots.path)' isn't a folder; remove it")
     }
-    for name in try FileManager.default.contentsOfDirectory(atPath: snapshots.path) where name.hasPrefix(".") {
-      let place = snapshots.appendingPathComponent(name)
-      if Self.isOld(place) { try? FileManager.default.removeItem(at: place) }
+    for name in snapshots.names() where name.hasPrefix(".") && Self.isOld(name, in: snapshots) {
+      try? snapshots.remove(name)
     }
+    return snapshots
   }
 }

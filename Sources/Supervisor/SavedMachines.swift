@@ -1,5 +1,6 @@
 import Foundation
 import HostSystem
+import Images
 import Storage
 import Yadori
 
@@ -43,14 +44,47 @@ public enum SavedMachines {
     return records
   }
 
-  /// Takes from a configuration what a machine's process says is behind its disks, and the registry doesn't know of: who
-  /// owned that could have other files read.
-  public static func keepKnownFiles(_ configuration: inout VirtualMachineConfiguration, as record: MachineRecord) {
-    let known = Set(record.configuration.disks.flatMap { $0.behind ?? DiskImage.backingFiles(of: $0.path) })
-    for index in configuration.disks.indices { configuration.disks[index].behind?.removeAll { !known.contains($0) } }
+  /// What is believed of what a machine's process has saved in `folder`, see `SavedMachine.adopted`. Throws `MachineError`.
+  public static func adopt(
+    _ saved: SavedMachine, _ registry: MachineRegistry, _ record: MachineRecord
+  ) throws -> SavedMachine {
+    var known = record.configuration
+    known.guestSocket = registry.folder(of: record).guestSocket
+    return try saved.adopted(by: known, name: record.name, isCommon: isOfImages)
   }
 
-  /// Has a machine that doesn't run go on as it was when it was saved, at its next start. Throws `MachineError`.
+  /// Whether a file is one of the images', which all machines can read.
+  private static func isOfImages(_ path: String) -> Bool {
+    path.hasPrefix(ImageStore.standardFolder().path + "/") && !path.split(separator: "/").contains("..")
+  }
+
+  /// Saves a machine that is off, with its disks, in a folder. Who calls it holds the machine's lock, and may do what the
+  /// machine's process may not: so nothing is read but what is known to be the machine's. Throws `MachineError`, and
+  /// `StorageError` where a disk can't be read.
+  public static func saveStopped(_ registry: MachineRegistry, _ record: MachineRecord, to path: String) throws {
+    let own = registry.folder(of: record).url.path + "/"
+    let folder = try DistrustedFolder(path: own)
+    for disk in record.configuration.disks {
+      for file in [disk.path, disk.base].compactMap(\.self) where file.hasPrefix(own) {
+        guard folder.isFile(String(file.dropFirst(own.count))) else {
+          throw MachineError(.data, "'\(file)' isn't a file; don't trust the machine '\(record.name)'")
+        }
+      }
+      // What is behind others, whose files their user has named, was never noted with earlier versions.
+      guard disk.format != "raw", disk.behind != nil || disk.path.hasPrefix(own) else { continue }
+      let known = Set((disk.behind ?? []) + [disk.base].compactMap(\.self))
+      if let other = DiskImage.backingFile(of: disk.path, isKnown: { known.contains($0) || isOfImages($0) }) {
+        throw MachineError(
+          .data,
+          "the disk '\(disk.path)' wants to show '\(other)', which nobody said of it; don't trust the machine "
+            + "'\(record.name)'")
+      }
+    }
+    try VirtualMachine.saveStopped(record.configuration, to: path)
+  }
+
+  /// Has a machine that doesn't run go on as it was when it was saved, at its next start. `saved` is adopted. Throws
+  /// `MachineError`.
   public static func revert(_ registry: MachineRegistry, _ record: MachineRecord, to saved: SavedMachine) throws {
     let folder = registry.folder(of: record)
     guard let lock = try folder.takeLock() else {
@@ -58,59 +92,61 @@ public enum SavedMachines {
     }
     try withExtendedLifetime(lock) {
       let staged = try stage(saved, in: folder)
-      var configuration = staged.configuration
-      keepKnownFiles(&configuration, as: record)
       do {
         // From here on it isn't any more what it was to go on as; between this and `show` it begins with the saved disks.
-        if FileManager.default.fileExists(atPath: folder.resumption) { try discard(folder.resumption) }
-        try registry.update(record.identifier) { $0.configuration = configuration }
+        let resumption = URL(fileURLWithPath: folder.resumption).lastPathComponent
+        if staged.folder.status(resumption) != nil { try staged.folder.discard(resumption) }
+        try registry.update(record.identifier) { $0.configuration = staged.configuration }
       } catch {
-        try? FileManager.default.removeItem(at: staged.disks)
+        try? staged.folder.remove(staged.disks)
         throw error
       }
       try staged.show(in: folder)
       // Of its own, what it had before.
-      let used = Set(staged.configuration.disks.map(\.path) + [staged.disks.path])
-      for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.url.path)) ?? [] {
-        let place = folder.url.appendingPathComponent(name)
+      let place = staged.folder.path + "/"
+      let used = staged.configuration.disks.map(\.path) + [place + staged.disks]
+      for name in staged.folder.names() {
         let isDisk = name.hasPrefix(diskPrefix) || (name.hasPrefix("disk") && name.hasSuffix(".qcow2"))
-        if isDisk, !used.contains(place.path) { try? FileManager.default.removeItem(at: place) }
+        if isDisk, !used.contains(place + name) { try? staged.folder.remove(name) }
       }
     }
   }
 
-  private static let diskPrefix = "base-"
+  /// What names of folders begin with in which there is what a machine's disks are overlays of.
+  static let diskPrefix = "base-"
 
   /// What a machine needs to go on as a saved one, beside what it has.
   private struct Staged {
     let configuration: VirtualMachineConfiguration
-    /// The folder of what its disks are overlays of.
-    let disks: URL
+    /// The machine's folder, and the name of the one there with what its disks are overlays of.
+    let folder: DistrustedFolder
+    let disks: String
     /// What it is to go on as, under another name; nil: it was off.
     let resumption: String?
 
     /// The last step: without it, the machine begins with the saved disks.
-    func show(in folder: MachineFolder) throws {
+    func show(in place: MachineFolder) throws {
       guard let resumption else { return }
-      guard rename(resumption, folder.resumption) == 0 else {
-        throw HostError.last("can't write '\(folder.resumption)'")
-      }
+      try folder.move(resumption, to: folder, as: URL(fileURLWithPath: place.resumption).lastPathComponent)
     }
   }
 
   /// Puts a saved machine's files into a machine's folder, beside what is there: each disk is an overlay of the saved one.
-  private static func stage(_ saved: SavedMachine, in folder: MachineFolder) throws -> Staged {
-    let manager = FileManager.default
+  private static func stage(_ saved: SavedMachine, in place: MachineFolder) throws -> Staged {
     let identifier = MachineRecord.newIdentifier()
-    let place = folder.url.appendingPathComponent("\(diskPrefix)\(identifier)")
-    try manager.createDirectory(at: place, withIntermediateDirectories: false)
+    let folder = try DistrustedFolder(path: place.url.path)
+    let baseName = "\(diskPrefix)\(identifier)"
+    try folder.makeFolder(baseName)
     do {
+      let bases = try folder.folder(baseName)
       var configuration = saved.configuration
-      for index in configuration.disks.indices where configuration.disks[index].path == saved.path + "/disk-\(index)" {
-        let base = place.appendingPathComponent("disk-\(index)").path
-        try link(configuration.disks[index].path, base)
-        let information = try DiskImage.information(path: base)
-        let overlay = folder.url.appendingPathComponent("disk-\(index)-\(identifier).qcow2").path
+      for index in saved.savedDisks {
+        let name = "disk-\(index)"
+        try saved.folder.link(name, to: bases, as: name)
+        let base = bases.path + "/" + name
+        let information = try DiskImage.information(
+          path: base, format: configuration.disks[index].format.flatMap(DiskFormat.init(rawValue:)))
+        let overlay = place.url.appendingPathComponent("\(name)-\(identifier).qcow2").path
         try DiskImage.create(
           path: overlay, format: .qcow2, size: information.virtualSize, backing: (base, information.format))
         configuration.disks[index].path = overlay
@@ -118,62 +154,49 @@ public enum SavedMachines {
         configuration.disks[index].base = base
       }
       // The one that was saved has its own, and each puts its own code before these.
-      let machines = folder.url.deletingLastPathComponent().path + "/"
+      let machines = place.url.deletingLastPathComponent().path + "/"
       configuration.keptCode?.removeAll { $0.hasPrefix(machines) }
-      if configuration.guestSocket != nil { configuration.guestSocket = folder.guestSocket }
-      if saved.isOff { return Staged(configuration: configuration, disks: place, resumption: nil) }
-      let resumption = folder.resumption + ".partial"
-      try? manager.removeItem(atPath: resumption)
-      try manager.createDirectory(atPath: resumption, withIntermediateDirectories: false)
-      for file in saved.stateFiles { try link(saved.path + "/" + file, resumption + "/" + file) }
-      return Staged(configuration: configuration, disks: place, resumption: resumption)
+      if configuration.guestSocket != nil { configuration.guestSocket = place.guestSocket }
+      if saved.isOff { return Staged(configuration: configuration, folder: folder, disks: baseName, resumption: nil) }
+      let name = URL(fileURLWithPath: place.resumption).lastPathComponent + ".partial"
+      try folder.remove(name)
+      try folder.makeFolder(name)
+      let resumption = try folder.folder(name)
+      for file in saved.stateFiles { try saved.folder.link(file, to: resumption, as: file) }
+      return Staged(configuration: configuration, folder: folder, disks: baseName, resumption: name)
     } catch {
-      try? manager.removeItem(at: place)
+      try? folder.remove(baseName)
       throw error
     }
   }
 
   /// Gives a machine that doesn't run yet, or an image, the code that a machine's translators kept, in place of what it
   /// has. False: that machine has kept none. Throws `HostError`.
+  /// - Parameter isShared: whether both may have one file, to which either can write.
   @discardableResult
-  public static func passKeptCode(from source: MachineFolder, to target: String) throws -> Bool {
-    guard FileManager.default.fileExists(atPath: source.keptCode) else { return false }
-    let beside = target + ".partial"
-    unlink(beside)
-    try link(source.keptCode, beside)
-    guard rename(beside, target) == 0 else { throw HostError.last("can't write '\(target)'") }
-    // Where both were one file already, that changed nothing.
-    unlink(beside)
-    return true
-  }
-
-  /// Another name of the same file; a copy where there can't be one.
-  private static func link(_ source: String, _ target: String) throws {
-    if Glibc.link(source, target) == 0 { return }
-    let (from, to) = (
-      open(source, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), open(target, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+  public static func passKeptCode(from source: MachineFolder, to target: String, isShared: Bool) throws -> Bool {
+    let (folder, name) = (
+      try DistrustedFolder(path: source.url.path), URL(fileURLWithPath: source.keptCode).lastPathComponent
     )
-    defer {
-      close(from)
-      close(to)
+    guard folder.isFile(name) else { return false }
+    let url = URL(fileURLWithPath: target)
+    let place = try DistrustedFolder(path: url.deletingLastPathComponent().path)
+    let beside = url.lastPathComponent + ".partial"
+    try place.remove(beside)
+    if isShared {
+      try folder.link(name, to: place, as: beside)
+    } else {
+      try folder.copy(name, to: place, as: beside, isDurable: false)
     }
-    guard from >= 0, to >= 0 else { throw HostError.last("can't copy '\(source)'") }
-    _ = try SparseCopy.copy(from, to: to)
+    try place.move(beside, to: place, as: url.lastPathComponent)
+    // Where both were one file already, that changed nothing.
+    try place.remove(beside)
+    return true
   }
 
   /// Deletes a saved machine's folder, whose name is gone at once. Throws `HostError`.
   public static func discard(_ path: String) throws {
     let url = URL(fileURLWithPath: path)
-    let folder = url.deletingLastPathComponent()
-    let beside = folder.appendingPathComponent("\(removedPrefix)\(MachineRecord.newIdentifier())").path
-    guard rename(path, beside) == 0 else { throw HostError.last("can't remove '\(path)'") }
-    try? FileManager.default.removeItem(atPath: beside)
-    // What processes that were killed at this have left.
-    for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
-    where name.hasPrefix(removedPrefix) {
-      try? FileManager.default.removeItem(at: folder.appendingPathComponent(name))
-    }
+    try DistrustedFolder(path: url.deletingLastPathComponent().path).discard(url.lastPathComponent)
   }
-
-  private static let removedPrefix = ".removed-"
 }

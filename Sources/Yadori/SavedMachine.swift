@@ -106,12 +106,13 @@ public struct SavedMachine {
   static func write(_ parts: Parts, memory: GuestMemory?, to path: String) throws {
     let manager = FileManager.default
     let url = URL(fileURLWithPath: path)
-    removeAbandoned(beside: url)
+    if let folder = try? DistrustedFolder(path: url.deletingLastPathComponent().path) {
+      removeAbandoned(url.lastPathComponent, in: folder)
+    }
     if manager.fileExists(atPath: path), !isSavedMachine(path) {
       throw MachineError(.cannotCreate, "'\(path)' is there already, and isn't a saved machine; choose another name")
     }
-    let beside = url.deletingLastPathComponent().appendingPathComponent(
-      ".\(url.lastPathComponent).\(UInt32.random(in: 0 ... .max)).partial")
+    let beside = url.deletingLastPathComponent().appendingPathComponent(partialName(url.lastPathComponent))
     do {
       try manager.createDirectory(
         at: beside, withIntermediateDirectories: false, attributes: [.posixPermissions: 0o700])
@@ -130,20 +131,19 @@ public struct SavedMachine {
     }
   }
 
-  /// What killed processes left half-written of a saved machine of this name an hour ago or earlier.
-  private static func removeAbandoned(beside url: URL) {
-    let folder = url.deletingLastPathComponent()
-    for name in (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? [] {
-      let middle =
-        name.hasPrefix(".\(url.lastPathComponent).") && name.hasSuffix(".partial")
-        ? name.dropFirst(url.lastPathComponent.count + 2).dropLast(".partial".count) : ""
-      var status = stat()
-      let place = folder.appendingPathComponent(name)
-      guard UInt32(middle) != nil, stat(place.path, &status) == 0, time(nil) - status.st_mtim.tv_sec > 3600 else {
-        continue
-      }
-      try? FileManager.default.removeItem(at: place)
+  /// Deletes what killed processes left half-written of a saved machine of this name an hour ago or earlier.
+  package static func removeAbandoned(_ saved: String, in folder: DistrustedFolder) {
+    for name in folder.names() where name.hasPrefix(".\(saved).") && name.hasSuffix(".partial") {
+      guard UInt32(name.dropFirst(saved.count + 2).dropLast(".partial".count)) != nil,
+        let status = folder.status(name), time(nil) - status.st_mtim.tv_sec > 3600
+      else { continue }
+      try? folder.remove(name)
     }
+  }
+
+  /// The name of a saved machine until it is whole.
+  package static func partialName(_ name: String) -> String {
+    ".\(name).\(UInt32.random(in: 0 ... .max)).partial"
   }
 
   private static func replace(_ path: String, by beside: URL) throws {
@@ -206,7 +206,7 @@ public struct SavedMachine {
         checksums = try SparseCopy.checksums(of: descriptor)
       }
       disks.append(try finish(name, descriptor, checksums, isDurable: true))
-      let behind = DiskImage.backingFiles(of: place)
+      let behind = configuration.disks[index].format == "raw" ? [] : DiskImage.backingFiles(of: place)
       neighbours += behind
       configuration.disks[index].path = name
       configuration.disks[index].base = nil
@@ -216,10 +216,14 @@ public struct SavedMachine {
       configuration: configuration, instructionSet: parts.instructionSet, clock: parts.clock,
       components: parts.components, memory: contents, disks: disks,
       neighbours: neighbours.compactMap(Neighbour.init))
-    let json = try JSONEncoder().encode(manifest)
     try AtomicFileWriter.write(
-      Data("\(name) \(version) \(digest(json))\n".utf8) + json, to: folder.appendingPathComponent("machine").path,
-      permissions: 0o600)
+      try text(of: manifest), to: folder.appendingPathComponent("machine").path, permissions: 0o600)
+  }
+
+  /// What is in the file `machine`.
+  static func text(of manifest: Manifest) throws -> Data {
+    let json = try JSONEncoder().encode(manifest)
+    return Data("\(name) \(version) \(digest(json))\n".utf8) + json
   }
 
   /// The CRC-32C of the JSON, in hexadecimal digits.
@@ -229,23 +233,47 @@ public struct SavedMachine {
 
   // MARK: reading
 
-  public let path: String
+  /// Its folder, in which nobody's links are followed.
+  package let folder: DistrustedFolder
   let manifest: Manifest
+
+  public var path: String { folder.path }
 
   /// Whether a folder holds a saved machine, whole or not.
   public static func isSavedMachine(_ path: String) -> Bool {
-    FileHandle(forReadingAtPath: path + "/machine").flatMap { try? $0.read(upToCount: name.utf8.count) }
-      == Data(name.utf8)
+    (try? DistrustedFolder(path: path)).map(isSavedMachine) ?? false
   }
+
+  /// The same of what has this name in a folder.
+  package static func isSavedMachine(_ name: String, in folder: DistrustedFolder) -> Bool {
+    (try? folder.folder(name)).map(isSavedMachine) ?? false
+  }
+
+  private static func isSavedMachine(_ folder: DistrustedFolder) -> Bool {
+    guard let file = try? folder.open("machine") else { return false }
+    defer { close(file) }
+    var bytes = [UInt8](repeating: 0, count: name.utf8.count)
+    return read(file, &bytes, bytes.count) == bytes.count && bytes == Array(name.utf8)
+  }
+
+  /// Bytes of the file `machine`: devices' states are small beside that.
+  private static let largestManifest = 64 << 20
 
   /// Reads what it is; RAM and disks are looked at when they are needed. Throws `MachineError`.
   public init(path: String) throws {
-    self.path = path
-    let file = path + "/machine"
     guard FileManager.default.fileExists(atPath: path) else {
       throw MachineError(.noInput, "there is no saved machine '\(path)'; check the name")
     }
-    guard let data = FileManager.default.contents(atPath: file) else {
+    guard let folder = try? DistrustedFolder(path: path) else {
+      throw MachineError(.data, "'\(path)' isn't a saved machine")
+    }
+    try self.init(folder)
+  }
+
+  /// The same in an open folder.
+  package init(_ folder: DistrustedFolder) throws {
+    let path = folder.path
+    guard let data = (try? folder.contents(of: "machine", atMost: Self.largestManifest)).map({ Data($0) }) else {
       throw MachineError(.data, "'\(path)' isn't a saved machine")
     }
     let line = data.prefix { $0 != UInt8(ascii: "\n") }
@@ -261,6 +289,11 @@ public struct SavedMachine {
     guard words[2] == Self.digest(json), let manifest = try? JSONDecoder().decode(Manifest.self, from: json),
       manifest.hasUsualNames
     else { throw Self.damaged(path) }
+    self.init(folder, manifest)
+  }
+
+  init(_ folder: DistrustedFolder, _ manifest: Manifest) {
+    self.folder = folder
     self.manifest = manifest
   }
 
@@ -271,10 +304,13 @@ public struct SavedMachine {
   /// What the machine is made of. The paths of disks that were saved with it lead into the folder.
   public var configuration: VirtualMachineConfiguration {
     var configuration = manifest.configuration
-    for index in configuration.disks.indices where manifest.disks.contains(where: { $0.file == "disk-\(index)" }) {
-      configuration.disks[index].path = path + "/disk-\(index)"
-    }
+    for index in savedDisks { configuration.disks[index].path = path + "/disk-\(index)" }
     return configuration
+  }
+
+  /// By index: the disks that were saved with it.
+  package var savedDisks: [Int] {
+    manifest.configuration.disks.indices.filter { index in manifest.disks.contains { $0.file == "disk-\(index)" } }
   }
 
   /// Whether it was off: what is made of it begins as if it was switched on.
@@ -282,6 +318,9 @@ public struct SavedMachine {
 
   /// The names of its files in its folder, but for the disks'.
   public var stateFiles: [String] { ["machine"] + manifest.memory.map(\.file) }
+
+  /// The names of all but the one that says what it is.
+  package var contentFiles: [String] { (manifest.memory + manifest.disks).map(\.file) }
 
   /// Looks for damage in RAM and disks, all of which it reads where nobody has since the host was started (`DamageCheck`),
   /// and for files that it needs and that aren't as they were. Throws `MachineError`.
@@ -295,9 +334,18 @@ public struct SavedMachine {
             + "put it back")
       }
     }
+    // A disk's own file can be written to by who has it, and must not lead elsewhere by now.
+    for (index, disk) in zip(savedDisks, savedDisks.map { configuration.disks[$0] }) {
+      guard folder.isFile("disk-\(index)") else { throw Self.damaged(path) }
+      if let behind = disk.behind, disk.format != "raw",
+        let other = DiskImage.backingFile(of: disk.path, isKnown: behind.contains)
+      {
+        throw MachineError(
+          .data, "a disk of the saved machine '\(path)' wants to show '\(other)', which it didn't when it was saved")
+      }
+    }
     for content in manifest.memory + manifest.disks {
-      let descriptor = chost_open(path + "/" + content.file, O_RDONLY, 0)
-      guard descriptor >= 0 else { throw Self.damaged(path) }
+      guard let descriptor = try? folder.open(content.file) else { throw Self.damaged(path) }
       defer { close(descriptor) }
       if !content.tellDamage || DamageCheck.isNoted(descriptor) { continue }
       guard try SparseCopy.agrees(descriptor, count: content.byteCount, content.checksumList) else {
@@ -333,8 +381,7 @@ public struct SavedMachine {
 
   private func restore(_ content: Content, to memory: GuestMemory, at start: Int, count: Int) throws {
     let checksums = content.checksumList
-    let descriptor = chost_open(path + "/" + content.file, O_RDONLY, 0)
-    guard descriptor >= 0 else { throw Self.damaged(path) }
+    guard let descriptor = try? folder.open(content.file) else { throw Self.damaged(path) }
     defer { close(descriptor) }
     var status = stat()
     let size = SparseCopy.chunkSize

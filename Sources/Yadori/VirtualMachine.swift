@@ -134,7 +134,8 @@ public final class VirtualMachine: @unchecked Sendable {
   ) throws -> [Int: SavedMachine.Parts.Disk] {
     var saved: [Int: SavedMachine.Parts.Disk] = [:]
     for (index, disk) in configuration.disks.enumerated() where !disk.isReadOnly {
-      let backing = try DiskImage.information(path: disk.path).backingPath
+      let format = disk.format.flatMap(DiskFormat.init(rawValue:))
+      let backing = try DiskImage.information(path: disk.path, format: format).backingPath
       if let base = disk.base {
         saved[index] = .chain(disks[index], downTo: base)
       } else if let backing, !backing.hasPrefix("/") {

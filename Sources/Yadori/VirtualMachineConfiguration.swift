@@ -1,5 +1,6 @@
 import HostSystem
 import Network
+import Storage
 import Translation
 import Virtio
 
@@ -93,8 +94,8 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     /// The path of a file among those behind it, down to which all belongs to the disk and is saved with it; nil: only
     /// its own file does.
     public var base: String?
-    /// The paths of all files behind it that aren't saved with it, where that was said when it was made of a saved one; nil:
-    /// what it says itself. A confined process can read no others.
+    /// The paths of all files behind it that aren't saved with it, as they were when the machine was made; nil: what it says
+    /// itself. A confined process can read no others.
     public var behind: [String]?
 
     public init(path: String, format: String? = nil, isReadOnly: Bool = false, serial: String = "") {
@@ -103,6 +104,9 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
       self.isReadOnly = isReadOnly
       self.serial = serial
     }
+
+    /// What its file says by now of what is behind it: paths, the nearest first.
+    package var backingFiles: [String] { format == "raw" ? [] : DiskImage.backingFiles(of: path) }
   }
 
   /// A network card and what it's plugged into.

@@ -124,6 +124,8 @@ import Testing
     if let user {
       for name in program.names + ["."] { #expect(chown(program[name], uid_t(user), gid_t(user)) == 0) }
     }
+    // It would lead out, were it taken for what disks are overlays of.
+    try? manager.createSymbolicLink(atPath: machines.path + "/1/base-link", withDestinationPath: "/")
     let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     defer { close(listener) }
     try #require(listen(listener, 8) == 0)
@@ -230,7 +232,7 @@ import Testing
     #expect(outcome.status == 0, "\(outcome.error)")
     defer { _ = try? program.run("remove", "-f", "web") }
     let machines = program["machines"]
-    let folder = machines + "/" + (try #require(try FileManager.default.contentsOfDirectory(atPath: machines).first))
+    let folder = try machineFolder()
     for path in [program.folder.path, machines, folder] { #expect(chmod(path, 0o755) == 0) }
     #expect(chmod(folder + "/control", 0o666) == 0)
     let asking = [Self.probe, "ask", folder + "/control"]
@@ -249,9 +251,9 @@ import Testing
     let manager = FileManager.default
     let run = ["run", "-d", "--name", "web", "--kernel", try program.kernel(), "-m", "64M"]
     #expect(try program.run(run).status == 0)
+    let hasMounts = try program.run("inspect", "web").output.contains("own mount namespace")
     #expect(try program.run("kill", "web").status == 0)
-    let machines = program["machines"]
-    let folder = machines + "/" + (try #require(try manager.contentsOfDirectory(atPath: machines).first))
+    let folder = try machineFolder()
     let file = try program.file("elsewhere/profile", Array("mine".utf8))
     // Where nothing is written, and where nothing is deleted.
     try? manager.removeItem(atPath: folder + "/process.log")
@@ -262,9 +264,27 @@ import Testing
     try manager.setAttributes([.modificationDate: Date(timeIntervalSince1970: 1)], ofItemAtPath: hidden)
     try program.expectRefusal(["start", "web"], code: 73, says: ["process.log"])
     try manager.removeItem(atPath: folder + "/process.log")
+    try manager.createSymbolicLink(atPath: folder + "/base-link", withDestinationPath: "/")
     #expect(try program.run("start", "web").status == 0)
+    #expect(try program.run("inspect", "web").output.contains("own mount namespace") == hasMounts)
     _ = try program.run("snapshot", "create", "web", "one")
     #expect(manager.fileExists(atPath: hidden))
+    // Nor is it shown, gone back to or deleted there.
+    try manager.createDirectory(atPath: program["elsewhere/two"], withIntermediateDirectories: false)
+    #expect(try program.run("snapshot", "list", "web").output.contains("no snapshots"))
+    for verb in ["revert", "delete"] {
+      try program.expectRefusal("snapshot", verb, "web", "two", code: 66, says: "no snapshot 'two'")
+    }
+    #expect(manager.fileExists(atPath: program["elsewhere/two"]))
+    for log in ["console.log", "console.log.1"] {
+      try? manager.removeItem(atPath: folder + "/" + log)
+      try manager.createSymbolicLink(atPath: folder + "/" + log, withDestinationPath: file)
+    }
+    try program.expectRefusal("logs", "web", code: 66, says: "hasn't run")
+    try manager.removeItem(atPath: folder + "/console.log")
+    #expect(mkfifo(folder + "/console.log", 0o600) == 0)
+    try program.expectRefusal("logs", "web", code: 66, says: "hasn't run")
+    try manager.removeItem(atPath: folder + "/console.log")
     #expect(try String(contentsOfFile: file, encoding: .utf8) == "mine")
     _ = try program.run("kill", "web")
     // What it says of its end is short, and of one line.
@@ -276,5 +296,79 @@ import Testing
     #expect(mkfifo(folder + "/ending", 0o600) == 0)
     #expect(try !program.run("inspect", "--json", "web").output.contains("ending"))
     #expect(try program.run("remove", "web").status == 0)
+  }
+
+  /// Of the only machine.
+  private func machineFolder() throws -> String {
+    let names = try FileManager.default.contentsOfDirectory(atPath: program["machines"])
+    return program["machines/" + (try #require(names.first { !$0.contains(".") }))]
+  }
+
+  /// Has a process be the machine `web`, which doesn't run, as a guest may be that owned it.
+  private func impersonate(answering answer: String) throws -> Process {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: Self.probe)
+    process.arguments = ["machine", try machineFolder(), answer]
+    let pipe = Pipe()
+    process.standardOutput = pipe
+    try process.run()
+    #expect(String(decoding: pipe.fileHandleForReading.availableData, as: UTF8.self) == "ready\n")
+    return process
+  }
+
+  /// What it says keeps nobody waiting, and its terminal obeys nothing in it.
+  @Test func whoOwnsAMachinesProcessKeepsNobodyWaiting() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    #expect(try program.run("run", "-d", "--name", "web", "--kernel", program.kernel(), "-m", "64M").status == 0)
+    #expect(try program.run("kill", "web").status == 0)
+    // Half a line, and nothing at all.
+    for answer in ["{\"status\":", "none"] {
+      let process = try impersonate(answering: answer)
+      let listed = try program.run(["list"], seconds: 60)
+      #expect(listed.status == 0 && listed.output.contains("web   running"), "\(listed.output)\(listed.error)")
+      #expect(try program.run(["kill", "web"], seconds: 60).status == 0)
+      process.waitUntilExit()
+      #expect(process.terminationReason == .uncaughtSignal && process.terminationStatus == SIGKILL)
+    }
+    let refusing = try impersonate(answering: "{\"refusal\":\"a\\u001b[31mb\\u009bc\"}\n")
+    try program.expectRefusal("pause", "web", code: 69, says: "refuses: a[31mbc")
+    refusing.terminate()
+    refusing.waitUntilExit()
+    // A time that no calendar has, and more use than can be.
+    let status = """
+      {"state":"running","process":1,"started":1e300,"instructions":1,"processorSeconds":1e308,"residentBytes":1,
+      "startDuration":-1e300}
+      """
+    let boasting = try impersonate(answering: "{\"status\":\(status.split(separator: "\n").joined())}\n")
+    for arguments in [["list"], ["list", "--json"], ["inspect", "web"], ["stats"], ["stats", "--json"]] {
+      let outcome = try program.run(arguments)
+      #expect(outcome.status == 0 && outcome.output.contains("web"), "\(arguments): \(outcome.error)")
+    }
+    boasting.terminate()
+    boasting.waitUntilExit()
+    #expect(try program.run("remove", "web").status == 0)
+  }
+
+  /// A link in place of the machine's socket leads to nobody, and only the machine's own process is killed.
+  @Test func aLinkToASocketEndsNobodyElse() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    for name in ["web", "other"] {
+      #expect(try program.run("run", "-d", "--name", name, "--kernel", program.kernel(), "-m", "64M").status == 0)
+    }
+    defer { _ = try? program.run("remove", "-f", "web", "other") }
+    struct Machine: Decodable { var folder: String }
+    func folder(_ name: String) throws -> String {
+      let text = try program.run("inspect", "--json", name).output
+      return try #require(try JSONDecoder().decode([Machine].self, from: Data(text.utf8)).first).folder
+    }
+    let (own, victim) = (try folder("web"), try folder("other") + "/control")
+    for name in ["control", "vsock"] {
+      unlink(own + "/" + name)
+      #expect(symlink(victim, own + "/" + name) == 0)
+    }
+    try program.expectRefusal(["exec", "web", "--", "true"], code: 71, says: ["can't reach the guest"])
+    #expect(try program.run(["kill", "web"], seconds: 60).status == 0)
+    #expect(try program.run("list").output.contains("other  running"))
+    #expect(try program.run("inspect", "web").output.contains("stopped"))
   }
 }

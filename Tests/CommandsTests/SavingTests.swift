@@ -1,3 +1,4 @@
+import CHost
 import Foundation
 import HTTPTestServer
 import HostSystem
@@ -261,6 +262,124 @@ import Testing
     }
     let machines = try JSONDecoder().decode([Machine].self, from: Data(try program.run("list", "--json").output.utf8))
     return Dictionary(uniqueKeysWithValues: machines.map { ($0.name, $0.state) })
+  }
+
+  /// Changes a saved machine's configuration, as the machine's process could that wrote it.
+  private func forge(_ folder: String, _ change: (inout [String: Any]) -> Void) throws {
+    let place = URL(fileURLWithPath: folder + "/machine")
+    let data = try Data(contentsOf: place)
+    let end = try #require(data.firstIndex(of: UInt8(ascii: "\n")))
+    let parsed = try JSONSerialization.jsonObject(with: data[(end + 1)...])
+    var manifest = try #require(parsed as? [String: Any])
+    var configuration = try #require(manifest["configuration"] as? [String: Any])
+    change(&configuration)
+    manifest["configuration"] = configuration
+    let json = try JSONSerialization.data(withJSONObject: manifest)
+    let sum = json.withUnsafeBytes { chost_crc32c(0, $0.baseAddress, $0.count) }
+    let words = String(decoding: data[..<end], as: UTF8.self).split(separator: " ").prefix(2)
+    try Data("\(words.joined(separator: " ")) \(String(sum, radix: 16))\n".utf8 + json).write(to: place)
+  }
+
+  private func snapshot(_ name: String) throws -> String {
+    program[try #require(program.names.first { $0.hasSuffix("/snapshots/\(name)") })]
+  }
+
+  /// A snapshot lies where the machine's process can write, and says of the host what that likes.
+  @Test func aForgedSnapshotReachesNothing() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let (base, disk) = (program["base.img"], program["disk.qcow2"])
+    #expect(FileManager.default.createFile(atPath: base, contents: Data(repeating: 7, count: 1 << 20)))
+    try DiskImage.create(path: disk, format: .qcow2, size: nil, backing: (base, .raw))
+    let secret = try program.file("secret", [UInt8](repeating: 1, count: 4096))
+    try startEcho("web", ["--disk", disk])
+    defer { _ = try? program.run("remove", "-f", "web") }
+    try type("a", at: "web", expecting: "-")
+    try expectSuccess("snapshot", "create", "web", "first")
+    let folder = try snapshot("first")
+    try forge(folder) { forged in
+      forged["sharedFolders"] = [["name": "all", "path": "/", "isReadOnly": false]]
+      forged["keptCode"] = [secret]
+      forged["processorWeight"] = 10_000
+      var boot = forged["boot"] as? [String: Any]
+      boot?["kernel"] = secret
+      forged["boot"] = boot
+    }
+    // Its kernel is none that has such a device; a device that it had not is in no state.
+    try program.expectRefusal("snapshot", "revert", "web", "first", code: 65, says: "doesn't fit")
+    try forge(folder) { $0["sharedFolders"] = nil }
+    try expectSuccess("snapshot", "revert", "web", "first")
+    try type("b", at: "web", expecting: "a")
+    let shown = try program.run("inspect", "--json", "web").output
+    #expect(!shown.contains(secret) && !shown.contains("processorWeight") && shown.contains("echo.bin"), "\(shown)")
+    // A disk's file behind it.
+    func refuses(_ words: String) throws {
+      try program.expectRefusal("snapshot", "revert", "web", "first", code: 65, says: words)
+      #expect(try states()["web"] == "running")
+    }
+    func setBehind(_ files: [String]) throws {
+      try forge(folder) { forged in
+        var disks = forged["disks"] as? [[String: Any]]
+        disks?[0]["behind"] = files
+        forged["disks"] = disks
+      }
+    }
+    try setBehind([base, secret])
+    try refuses("secret")
+    try setBehind([base])
+    let original = try Data(contentsOf: URL(fileURLWithPath: folder + "/disk-0"))
+    unlink(folder + "/disk-0")
+    try DiskImage.create(path: folder + "/disk-0", format: .qcow2, size: 1 << 20, backing: (secret, .raw))
+    try refuses("secret")
+    unlink(folder + "/disk-0")
+    #expect(symlink(secret, folder + "/disk-0") == 0)
+    try refuses("damaged")
+    unlink(folder + "/disk-0")
+    try original.write(to: URL(fileURLWithPath: folder + "/disk-0"))
+    try expectSuccess("snapshot", "revert", "web", "first")
+    try type("c", at: "web", expecting: "a")
+  }
+
+  /// The same of the disk of a machine that is off, when a command reads it that may read more.
+  @Test func aForgedDiskIsntSaved() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let disk = program["disk.img"]
+    #expect(FileManager.default.createFile(atPath: disk, contents: nil) && truncate(disk, 1 << 20) == 0)
+    let secret = try program.file("secret", [UInt8](repeating: 1, count: 4096))
+    try startEcho("web", ["--disk", disk])
+    try expectSuccess("snapshot", "create", "web", "first")
+    try expectSuccess("snapshot", "revert", "web", "first")
+    try expectSuccess("kill", "web")
+    let own = program[try #require(program.names.first { $0.hasSuffix(".qcow2") })]
+    try expectSuccess("save", "web", program["good"])
+    #expect(rename(own, own + ".aside") == 0)
+    try DiskImage.create(path: own, format: .qcow2, size: 1 << 20, backing: (secret, .raw))
+    try program.expectRefusal("save", "web", program["saved"], code: 65, says: "wants to show", secret)
+    unlink(own)
+    #expect(symlink(secret, own) == 0)
+    for arguments in [["save", "web", program["saved"]], ["snapshot", "create", "web", "second"]] {
+      try program.expectRefusal(arguments, code: 65, says: ["isn't a file"])
+    }
+    #expect(!FileManager.default.fileExists(atPath: program["saved"]))
+    try expectSuccess("remove", "web")
+    #expect(FileManager.default.fileExists(atPath: secret))
+  }
+
+  /// What is behind a disk was noted when the machine was made: its file can't say something else later.
+  @Test func whatIsBehindADiskStaysSo() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    let (base, disk) = (program["base.img"], program["disk.qcow2"])
+    #expect(FileManager.default.createFile(atPath: base, contents: Data(repeating: 7, count: 1 << 20)))
+    try DiskImage.create(path: disk, format: .qcow2, size: nil, backing: (base, .raw))
+    try startEcho("web", ["--disk", disk])
+    let shown = try program.run("inspect", "--json", "web").output
+    #expect(shown.contains("\"behind\" : [\n") && shown.contains(base), "\(shown)")
+    let isConfined = shown.components(separatedBy: "missingConfinement")[0].contains("own mount namespace")
+    try expectSuccess("kill", "web")
+    unlink(disk)
+    let secret = try program.file("elsewhere/secret", [UInt8](repeating: 1, count: 1 << 20))
+    try DiskImage.create(path: disk, format: .qcow2, size: nil, backing: (secret, .raw))
+    if isConfined { #expect(try program.run("start", "web").status != 0) }
+    try expectSuccess("remove", "-f", "web")
   }
 
   /// However the command ends that makes clones: each is whole, running or stopped, or there is none; the original runs.

@@ -3,6 +3,8 @@
 //
 //   confinement-probe background|terminal FOLDER SHARED NETWORK VICTIM PORT [FILE...]
 //   confinement-probe ask SOCKET: asks a machine's control socket how it is, and prints the answer.
+//   confinement-probe machine FOLDER ANSWER: is the process of the machine of this folder, as a guest may be that owned it:
+//     it answers whatever it is asked so, and then says nothing more, "none": doesn't take connections.
 //
 // FOLDER: the machine's. SHARED: a folder that it shares. NETWORK: yes or no. VICTIM: a process of the same user. PORT:
 // somebody listens there on 127.0.0.1. FILE: files to read and to write to.
@@ -21,6 +23,23 @@ if arguments.count == 2, arguments[0] == "ask" {
   exit(0)
 }
 
+if arguments.count == 3, arguments[0] == "machine" {
+  let folder = MachineFolder(URL(fileURLWithPath: arguments[1]))
+  guard let lock = try folder.takeLock() else { exit(2) }
+  BrokenPipes.becomeErrors()
+  let listener = try UnixSocket.listen(arguments[1] + "/control", backlog: 0, isBlocking: true)
+  // Of one backlog, that is all there is.
+  print("ready")
+  fflush(nil)
+  while arguments[2] != "none" {
+    let connection = UnixSocket.accept(listener, isBlocking: true)
+    _ = UnixSocket.readLine(from: connection, longest: 64 << 10)
+    _ = Array(arguments[2].utf8).withUnsafeBytes { UnixSocket.sendAll($0, to: connection) }
+  }
+  sleep(600)
+  withExtendedLifetime(lock) { exit(0) }
+}
+
 guard arguments.count >= 6, let victim = Int(arguments[4]), let port = UInt16(arguments[5]) else { exit(64) }
 let (folder, shared, hasNetwork) = (arguments[1], arguments[2], arguments[3] == "yes")
 
@@ -28,6 +47,8 @@ var configuration = VirtualMachineConfiguration(boot: .init())
 configuration.sharedFolders = [.init(name: "shared", path: shared)]
 if hasNetwork { configuration.network = .init(.user(forwards: [])) }
 let machine = ConfinedMachine(configuration, MachineFolder(URL(fileURLWithPath: folder)))
+// Stands for the machine's lock.
+let held = open("/dev/null", O_RDWR | O_CLOEXEC)
 var places: [String: String] = [:]
 if arguments[0] == "background" {
   Confinement.isolate(keepingNetwork: hasNetwork)
@@ -36,7 +57,7 @@ if arguments[0] == "background" {
   Confinement.restrict(to: machine.withHost, keepingNetwork: hasNetwork)
 }
 let place = places["shared"] ?? shared
-let applied = Confinement.apply(keepingNetwork: hasNetwork)
+let applied = Confinement.apply(keepingNetwork: hasNetwork, holding: held)
 
 // syscall(2) is variadic; the host's convention passes whole numbers the same way.
 typealias SystemCall = @convention(c) (Int, Int, Int, Int, Int, Int, Int) -> Int
@@ -118,6 +139,16 @@ attempt("TCP") {
 attempt("UDP") { Int(socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)) }
 attempt("netlink") { Int(socket(16, Int32(SOCK_RAW.rawValue), 0)) }
 attempt("packets") { Int(socket(17, Int32(SOCK_RAW.rawValue), 0)) }
+
+// The lock.
+attempt("lock closed") { Int(close(held)) }
+attempt("lock's other descriptor") { Int(dup(held)) }
+attempt("lock replaced") { Int(dup2(0, held)) }
+attempt("lock's other number") { Int(dup2(held, 200)) }
+attempt("lock given up", call: 72, Int(held), 3)
+attempt("all closed", call: 436, Int(held), Int(held), 0)
+attempt("descriptor sent", call: 46, 0, 0, 0)
+attempt("hidden from its user", call: 157, 4, 0, 0, 0, 0)
 
 // The system.
 attempt("mount") { Int(mount("none", folder, "tmpfs", 0, nil)) }

@@ -43,6 +43,24 @@ import Yadori
     server.end(exitCode: 0)
   }
 
+  /// Whoever has the machine's process make something gets that, and nothing that is elsewhere.
+  @Test func whatIsMadeIsAFile() throws {
+    defer { try? FileManager.default.removeItem(at: folder.url) }
+    let target = FileManager.default.temporaryDirectory.appendingPathComponent("yadori-\(UUID().uuidString)").path
+    defer { unlink(target) }
+    var handlers = ControlServer.Handlers(status: { MachineStatus(isBeingSaved: false) })
+    handlers.keepCode = { path in
+      symlink("/etc/hostname", path)
+      return nil
+    }
+    let server = try ControlServer(folder, handlers)
+    defer { server.end(exitCode: 0) }
+    let error = #expect(throws: MachineError.self) { try ControlClient(folder, name: "web").keepCode(at: target) }
+    #expect(error?.message.contains("something else") == true, "\(error?.message ?? "")")
+    var status = stat()
+    #expect(lstat(target, &status) != 0)
+  }
+
   /// Those who wait hear how it ended; those who have left meanwhile leave nothing.
   @Test(.timeLimit(.minutes(1))) func theEndIsToldToThoseWhoWait() throws {
     defer { try? FileManager.default.removeItem(at: folder.url) }
