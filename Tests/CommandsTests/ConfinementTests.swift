@@ -332,7 +332,7 @@ import Testing
     }
     let refusing = try impersonate(answering: "{\"refusal\":\"a\\u001b[31mb\\u009bc\"}\n")
     try program.expectRefusal("pause", "web", code: 69, says: "refuses: a[31mbc")
-    refusing.terminate()
+    kill(refusing.processIdentifier, SIGKILL)
     refusing.waitUntilExit()
     // A time that no calendar has, and more use than can be.
     let status = """
@@ -344,7 +344,7 @@ import Testing
       let outcome = try program.run(arguments)
       #expect(outcome.status == 0 && outcome.output.contains("web"), "\(arguments): \(outcome.error)")
     }
-    boasting.terminate()
+    kill(boasting.processIdentifier, SIGKILL)
     boasting.waitUntilExit()
     #expect(try program.run("remove", "web").status == 0)
   }
