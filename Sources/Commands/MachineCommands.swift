@@ -29,6 +29,24 @@ extension MachineStarting {
     }
   }
 
+  /// What a user names as a saved machine. Where machines' processes can write, nothing is believed as it stands there.
+  static func savedMachine(_ path: String) throws -> SavedMachine {
+    // The registry isn't opened for that: it has threads made.
+    let machines = ImageStore.standardFolder().deletingLastPathComponent().appendingPathComponent("machines").path
+    func real(_ path: String) -> String? {
+      guard let real = realpath(path, nil) else { return nil }
+      defer { free(real) }
+      return String(cString: real)
+    }
+    if let machines = real(machines), real(path)?.hasPrefix(machines + "/") == true {
+      throw CommandFailure(
+        .usage,
+        "'\(path)' is in a machine's own folder; 'yadori snapshot revert' goes back to it, and what 'yadori save' makes can "
+          + "be restored")
+    }
+    return try SavedMachine(path: path)
+  }
+
   /// The image that a saved machine's kernel is of; nil: of none that is here.
   static func image(of saved: SavedMachine) throws -> String? {
     guard let kernel = saved.configuration.boot.kernel else { return nil }

@@ -144,7 +144,7 @@ struct RunCommand: ParsableCommand {
     var isNew = true
     if let loadState {
       let engine = try engine.choice()
-      let saved = try SavedMachine(path: loadState)
+      let saved = try MachineStarting.savedMachine(loadState)
       try saved.check()
       machine = try VirtualMachine(restoring: saved, console: console) {
         $0.engine = engine

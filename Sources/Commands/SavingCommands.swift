@@ -61,7 +61,7 @@ struct RestoreCommand: ParsableCommand {
 
   func run() throws {
     for forward in publish { _ = try PortForward(parsing: forward) }
-    let saved = try SavedMachine(path: URL(fileURLWithPath: folder).path)
+    let saved = try MachineStarting.savedMachine(URL(fileURLWithPath: folder).path)
     if !unchecked { try saved.check() }
     let registry = try MachineStarting.registry()
     let wanted = name ?? URL(fileURLWithPath: folder).deletingPathExtension().lastPathComponent.lowercased()

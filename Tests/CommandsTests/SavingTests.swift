@@ -296,6 +296,7 @@ import Testing
     try type("a", at: "web", expecting: "-")
     try expectSuccess("snapshot", "create", "web", "first")
     let folder = try snapshot("first")
+    try program.expectRefusal("restore", folder, "--name", "other", code: 64, says: "in a machine's own folder")
     try forge(folder) { forged in
       forged["sharedFolders"] = [["name": "all", "path": "/", "isReadOnly": false]]
       forged["keptCode"] = [secret]
