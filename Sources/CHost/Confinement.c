@@ -110,7 +110,7 @@ static int make_folders(char *path) {
     return 1;
 }
 
-// Shows what `source` has of the host's mounts at the same place below `root`.
+// Shows what `source` has of the host's mounts below `root`, where it is to be from then on.
 static int keep(int source, const char *root, const struct chost_kept *kept) {
     char to[PATH_MAX];
     struct stat status;
@@ -148,14 +148,25 @@ static int clone_mount(const char *path) {
     return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
 }
 
-int chost_folder_alone(const char *path) {
-    int folder = clone_mount(path), ends[2], status;
+// The same, which nobody writes to.
+static int clone_mount_to_share(const char *path, int read_only) {
+    int folder = clone_mount(path);
+    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
+    if (folder < 0 || !read_only) return folder;
+    if (syscall(SYS_mount_setattr, folder, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof attributes) == 0)
+        return folder;
+    close(folder);
+    return -1;
+}
+
+int chost_folder_alone(const char *path, int read_only) {
+    int folder = clone_mount_to_share(path, read_only), ends[2], status;
     struct stat kind;
     if (folder < 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0) {
         // Without root another process does it, in a user namespace of its own.
         pid_t child = fork();
         if (child == 0) {
-            folder = enter_namespaces(CLONE_NEWUSER | CLONE_NEWNS) ? clone_mount(path) : -1;
+            folder = enter_namespaces(CLONE_NEWUSER | CLONE_NEWNS) ? clone_mount_to_share(path, read_only) : -1;
             _exit(folder < 0 || chost_send_descriptor(ends[1], "", 1, folder) != 1);
         }
         close(ends[1]);
@@ -172,11 +183,10 @@ int chost_folder_alone(const char *path) {
 }
 
 int chost_enter_root(const struct chost_kept *kept, size_t count) {
-    enum { most = 64 };
-    int sources[most], entered = 0;
+    int *sources = malloc(count * sizeof *sources), entered = 0;
     // Any folder would do; this one is there.
     const char *root = kept[0].path;
-    if (count > most) return 0;
+    if (!sources) return 0;
     // Before something is mounted there.
     for (size_t index = 0; index < count; index++)
         sources[index] = clone_mount(kept[index].path);
@@ -186,6 +196,7 @@ int chost_enter_root(const struct chost_kept *kept, size_t count) {
     }
     for (size_t index = 0; index < count; index++)
         if (sources[index] >= 0) close(sources[index]);
+    free(sources);
     if (entered && (umount2("/.before", MNT_DETACH) != 0 || chdir("/") != 0)) abort();
     return entered;
 }
@@ -234,7 +245,7 @@ int chost_restrict(const struct chost_kept *kept, size_t count, int network) {
     applied = applied && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && syscall(landlock_restrict_self, rules, 0) == 0;
     close(rules);
     if (!applied) return 0;
-    return (handled.files ? CHOST_RESTRICTED_FILES : 0) | (handled.network || handled.scopes ? CHOST_RESTRICTED_REACH : 0);
+    return (handled.files ? CHOST_RESTRICTED_FILES : 0) | (handled.scopes ? CHOST_RESTRICTED_REACH : 0);
 }
 
 #if defined(__x86_64__)
@@ -255,6 +266,8 @@ static const unsigned short forbidden[] = {
     SYS_add_key, SYS_request_key, SYS_keyctl, SYS_name_to_handle_at, SYS_open_by_handle_at, SYS_lookup_dcookie,
     SYS_fanotify_init, SYS_migrate_pages, SYS_move_pages, SYS_mbind, SYS_set_mempolicy, SYS_uselib, SYS_ustat,
     SYS_sysfs, SYS_nfsservctl, SYS_vmsplice, SYS_get_robust_list, SYS_setpgid, SYS_setpriority, SYS_ioprio_set,
+    // Landlock's first versions let all files be cut by their paths.
+    SYS_truncate,
     // process_madvise, process_mrelease, lsm_set_self_attr, open_tree_attr: newer than some headers.
     440, 448, 460, 467,
 };
@@ -300,6 +313,11 @@ static int install_filter(int network) {
         ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET, 2, 0));
         ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 1, 0));
     }
+    SKIP_UNLESS(AF_UNIX, 1);
+    RETURN(SECCOMP_RET_ALLOW);
+    RETURN(SECCOMP_RET_ERRNO | EPERM);
+    SKIP_UNLESS(SYS_socketpair, 4);
+    LOAD(ARGUMENT(0));
     SKIP_UNLESS(AF_UNIX, 1);
     RETURN(SECCOMP_RET_ALLOW);
     RETURN(SECCOMP_RET_ERRNO | EPERM);
