@@ -335,6 +335,7 @@ struct RunCommand: ParsableCommand {
       var configuration = try self.configuration(
         image: isImage ? target : nil, folder: folder, before: record?.configuration)
       configuration.makePathsAbsolute()
+      configuration.noteFormats()
       // Before it is written down.
       try configuration.check()
       var ready =

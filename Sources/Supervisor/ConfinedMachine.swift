@@ -29,7 +29,9 @@ package struct ConfinedMachine {
     for disk in configuration.disks {
       keep(disk.path, isReadOnly: disk.isReadOnly)
       let isOwn = known.contains(where: disk.path.hasPrefix)
-      for backing in disk.behind ?? (isOwn ? [] : DiskImage.backingFiles(of: disk.path)) { keep(backing) }
+      let backing = disk.behind ?? (isOwn ? [] : DiskImage.backingFiles(of: disk.path, format: disk.knownFormat))
+      // Never a folder, with all that is in it.
+      for file in backing where DiskImage.canHoldDisk(file) { keep(file) }
     }
     switch configuration.network?.attachment {
     case .user?: kept += Confinement.Kept.file("/etc/resolv.conf")

@@ -46,7 +46,8 @@ public enum SavedMachines {
   /// Takes from a configuration what a machine's process says is behind its disks, and the registry doesn't know of: who
   /// owned that could have other files read.
   public static func keepKnownFiles(_ configuration: inout VirtualMachineConfiguration, as record: MachineRecord) {
-    let known = Set(record.configuration.disks.flatMap { $0.behind ?? DiskImage.backingFiles(of: $0.path) })
+    let known = Set(
+      record.configuration.disks.flatMap { $0.behind ?? DiskImage.backingFiles(of: $0.path, format: $0.knownFormat) })
     for index in configuration.disks.indices { configuration.disks[index].behind?.removeAll { !known.contains($0) } }
   }
 
@@ -109,7 +110,8 @@ public enum SavedMachines {
       for index in configuration.disks.indices where configuration.disks[index].path == saved.path + "/disk-\(index)" {
         let base = place.appendingPathComponent("disk-\(index)").path
         try link(configuration.disks[index].path, base)
-        let information = try DiskImage.information(path: base)
+        // A raw disk stays one, whatever its guest has written there.
+        let information = try DiskImage.information(path: base, format: configuration.disks[index].knownFormat)
         let overlay = folder.url.appendingPathComponent("disk-\(index)-\(identifier).qcow2").path
         try DiskImage.create(
           path: overlay, format: .qcow2, size: information.virtualSize, backing: (base, information.format))

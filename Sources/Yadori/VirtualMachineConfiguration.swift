@@ -1,5 +1,6 @@
 import HostSystem
 import Network
+import Storage
 import Translation
 import Virtio
 
@@ -81,6 +82,9 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     public var path: String
     /// "raw" or "qcow2"; nil: found out from the file.
     public var format: String?
+    /// Whether `format` was found out from the file, at its first use: a guest can't write the beginning of another
+    /// format into it. Nil: no, it was said.
+    public var wasProbed: Bool?
     public var isReadOnly: Bool
     /// At most 20 bytes, what the guest reads as the disk's serial number.
     public var serial: String
@@ -96,6 +100,22 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
       self.format = format
       self.isReadOnly = isReadOnly
       self.serial = serial
+    }
+
+    package var knownFormat: DiskFormat? { format.flatMap(DiskFormat.init(rawValue:)) }
+
+    package func open(readOnly: Bool) throws -> any BlockStorage {
+      try DiskImage.open(path: path, readOnly: readOnly, format: knownFormat, wasProbed: wasProbed == true)
+    }
+  }
+
+  /// Finds out the formats of disks of which nobody said them, and keeps to that: later a guest may have written what
+  /// would be found. A file that can't be read is left to whoever opens it.
+  package mutating func noteFormats() {
+    for index in disks.indices where disks[index].knownFormat == nil {
+      guard let found = try? DiskImage.probe(path: disks[index].path) else { continue }
+      disks[index].format = found.rawValue
+      disks[index].wasProbed = true
     }
   }
 
@@ -148,6 +168,7 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
       disks: [.init(path: "p", format: "raw", serial: "s")], network: .init(.user(forwards: ["22:22"])),
       transport: .pci, engine: .interpreter)
     example.keptCode = ["k"]
+    example.disks[0].wasProbed = true
     example.hasPowerButton = true
     example.guestSocket = "s"
     example.sharedFolders = [.init(name: "n", path: "p", target: "t")]
