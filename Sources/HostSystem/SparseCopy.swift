@@ -31,7 +31,7 @@ public enum SparseCopy {
 
   private static func chunks(of count: Int) -> Int { (count + chunkSize - 1) / chunkSize }
 
-  /// Writes `bytes` to the new file `descriptor`, without what is zero. Returns the chunks' checksums.
+  /// Writes `bytes` to the new file `descriptor` from `offset` on, without what is zero. Returns the chunks' checksums.
   /// Throws `HostError`.
   public static func write(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) throws -> [UInt32] {
     try write(bytes, to: [descriptor], partSize: max(1, bytes.count), hasChecksums: true)[0]
