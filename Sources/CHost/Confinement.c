@@ -110,7 +110,7 @@ static int make_folders(char *path) {
     return 1;
 }
 
-// Shows what `source` has of the host's mounts at the same place below `root`.
+// Shows what `source` has of the host's mounts below `root`, where it is to be from then on.
 static int keep(int source, const char *root, const struct chost_kept *kept) {
     char to[PATH_MAX];
     struct stat status;
@@ -161,13 +161,25 @@ static int clone_kept(const struct chost_kept *kept) {
     return -1;
 }
 
-int chost_folder_alone(const char *path) {
-    int folder = clone_mount(path, 0), ends[2], status;
+// The same, which nobody writes to.
+static int clone_mount_to_share(const char *path, int read_only) {
+    int folder = clone_mount(path, 0);
+    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
+    if (folder < 0 || !read_only) return folder;
+    if (syscall(SYS_mount_setattr, folder, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof attributes) == 0)
+        return folder;
+    close(folder);
+    return -1;
+}
+
+int chost_folder_alone(const char *path, int read_only) {
+    int folder = clone_mount_to_share(path, read_only), ends[2], status;
+    struct stat kind;
     if (folder < 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0) {
         // Without root another process does it, in a user namespace of its own.
         pid_t child = fork();
         if (child == 0) {
-            folder = enter_namespaces(CLONE_NEWUSER | CLONE_NEWNS) ? clone_mount(path, 0) : -1;
+            folder = enter_namespaces(CLONE_NEWUSER | CLONE_NEWNS) ? clone_mount_to_share(path, read_only) : -1;
             _exit(folder < 0 || chost_send_descriptor(ends[1], "", 1, folder) != 1);
         }
         close(ends[1]);
@@ -246,7 +258,7 @@ int chost_restrict(const struct chost_kept *kept, size_t count, int network) {
     applied = applied && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && syscall(landlock_restrict_self, rules, 0) == 0;
     close(rules);
     if (!applied) return 0;
-    return (handled.files ? CHOST_RESTRICTED_FILES : 0) | (handled.network || handled.scopes ? CHOST_RESTRICTED_REACH : 0);
+    return (handled.files ? CHOST_RESTRICTED_FILES : 0) | (handled.scopes ? CHOST_RESTRICTED_REACH : 0);
 }
 
 #if defined(__x86_64__)
@@ -269,6 +281,8 @@ static const unsigned short forbidden[] = {
     SYS_sysfs, SYS_nfsservctl, SYS_vmsplice, SYS_get_robust_list, SYS_setpgid, SYS_setpriority, SYS_ioprio_set,
     // By which the machine's lock could be given up, see below.
     SYS_sendmsg, SYS_sendmmsg,
+    // Landlock's first versions let all files be cut by their paths.
+    SYS_truncate,
     // close_range, process_madvise, process_mrelease, lsm_set_self_attr, open_tree_attr: newer than some headers.
     436, 440, 448, 460, 467,
 };
@@ -321,6 +335,11 @@ static int install_filter(int network, int lock) {
         ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET, 2, 0));
         ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 1, 0));
     }
+    SKIP_UNLESS(AF_UNIX, 1);
+    RETURN(SECCOMP_RET_ALLOW);
+    RETURN(SECCOMP_RET_ERRNO | EPERM);
+    SKIP_UNLESS(SYS_socketpair, 4);
+    LOAD(ARGUMENT(0));
     SKIP_UNLESS(AF_UNIX, 1);
     RETURN(SECCOMP_RET_ALLOW);
     RETURN(SECCOMP_RET_ERRNO | EPERM);

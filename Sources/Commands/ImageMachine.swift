@@ -41,7 +41,7 @@ extension VirtualMachineConfiguration {
       try DiskImage.create(
         path: overlay, format: .qcow2, size: diskSize ?? description.virtualByteCount,
         backing: (disk.path, DiskFormat(rawValue: description.format.rawValue)))
-    } else if let diskSize, try DiskImage.information(path: overlay).virtualSize != diskSize {
+    } else if let diskSize, try DiskImage.information(path: overlay, format: .qcow2).virtualSize != diskSize {
       throw CommandFailure(
         .usage, "--disk-size: the machine has its disk already ('\(overlay)'); remove the machine to begin anew")
     }

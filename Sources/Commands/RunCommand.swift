@@ -340,6 +340,7 @@ struct RunCommand: ParsableCommand {
       var configuration = try self.configuration(
         image: isImage ? target : nil, folder: folder, before: record?.configuration)
       configuration.makePathsAbsolute()
+      configuration.noteFormats()
       configuration.noteBackingFiles(besides: folder, before: record?.configuration)
       // Before it is written down.
       try configuration.check()

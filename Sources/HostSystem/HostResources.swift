@@ -32,13 +32,24 @@ public enum HostResources {
   }
 
   /// Has all threads of a process (nil: of this one), and those that they make, run on these processors only; nil: on all
-  /// that it may. Throws `HostError`.
+  /// that it may. Throws `HostError`, with the code ESRCH where there is no such process any more.
   public static func pin(to processors: [Int]?, process: Int32? = nil) throws {
     let numbers = (processors ?? []).map { Int32($0) }
-    for thread in (try? threads(of: process)) ?? [] {
-      // A thread that has ended meanwhile runs nowhere.
-      guard chost_pin(thread, numbers, numbers.count) != 0, errno != ESRCH else { continue }
-      throw HostError.last("can't use the processors \(numbers.map(String.init).joined(separator: ","))")
+    var pinned: Set<Int32> = []
+    // Until there are none that were made meanwhile, by threads that weren't pinned yet.
+    while true {
+      guard let present = try? threads(of: process) else {
+        guard let process else { throw HostError(message: "can't find this process's threads in /proc") }
+        throw HostError(code: ESRCH, message: "the process \(process) has ended")
+      }
+      let others = present.filter { !pinned.contains($0) }
+      if others.isEmpty { return }
+      for thread in others {
+        pinned.insert(thread)
+        // A thread that has ended meanwhile runs nowhere.
+        guard chost_pin(thread, numbers, numbers.count) != 0, errno != ESRCH else { continue }
+        throw HostError.last("can't use the processors \(numbers.map(String.init).joined(separator: ","))")
+      }
     }
   }
 

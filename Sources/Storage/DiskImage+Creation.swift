@@ -86,12 +86,12 @@ extension DiskImage {
     let temporary = "\(path).\(UInt32.random(in: 0...UInt32.max)).new"
     let descriptor = chost_open(temporary, O_RDWR | O_CREAT | O_EXCL, 0o666)
     guard descriptor >= 0 else { throw DiskFile.failure("can't make \(path)") }
-    Glibc.close(descriptor)
+    defer { Glibc.close(descriptor) }
     do {
       let file = try DiskFile(path: temporary, readOnly: false)
       defer { file.close() }
       try bytes.withUnsafeBytes { try file.write(at: 0, $0) }
-      guard truncate(temporary, off_t(clamping: fileSize)) == 0 else {
+      guard ftruncate(descriptor, off_t(clamping: fileSize)) == 0 else {
         throw DiskFile.failure("can't make \(path) \(fileSize) bytes long")
       }
       try file.synchronize()

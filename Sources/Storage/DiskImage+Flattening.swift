@@ -28,7 +28,7 @@ extension DiskImage {
     // So that all that is copied comes in whole clusters.
     header.clusterBits = layers.map(\.header.clusterBits).min()!
     if raw == nil, let name = last.header.backingName {
-      header.backingName = try BackingChain.resolve(name, from: last.file.path)
+      header.backingName = try BackingChain.resolve(name, from: absolute(last.file.path))
       header.backingFormat = last.header.backingFormat
     }
     let image = try Qcow2Creation(header, path: path)
@@ -45,6 +45,14 @@ extension DiskImage {
       unlink(path)
       throw error
     }
+  }
+
+  /// A path that means the same from another folder.
+  private static func absolute(_ path: String) throws -> String {
+    if path.hasPrefix("/") { return path }
+    guard let folder = getcwd(nil, 0) else { throw DiskFile.failure("can't find the folder of \(path)") }
+    defer { free(folder) }
+    return String(cString: folder) + "/" + path
   }
 
   /// Stands for a backing file that nobody reads.
@@ -66,7 +74,8 @@ extension DiskImage {
   }
 
   private static func copy(_ layers: [Qcow2Disk], _ raw: RawDisk?, to target: Qcow2Disk) throws {
-    let step = 1 << 20
+    // Whole clusters, whatever their size.
+    let step = max(1 << 20, target.header.clusterSize)
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: step, alignment: 4096)
     defer { buffer.deallocate() }
     /// Clusters that aren't all zero.

@@ -1,3 +1,5 @@
+import Glibc
+
 extension DiskImage {
   /// What an image is, for people.
   public struct Information: Sendable, Equatable {
@@ -28,7 +30,9 @@ extension DiskImage {
   }
 
   /// Describes the image at `path`, also while a machine uses it. Its backing file needn't be there.
-  /// - Parameter format: nil: what the file seems to be.
+  ///
+  /// - Parameter format: nil finds it out from the first bytes of the file. Those of a raw disk are the guest's, who may
+  ///   have any file of the host be named there: so it is said where it is known.
   public static func information(path: String, format: DiskFormat? = nil) throws -> Information {
     let file = try DiskFile(path: path, readOnly: true, isLocked: false)
     let allocated = try file.allocatedByteCount()
@@ -50,14 +54,18 @@ extension DiskImage {
   }
 
   /// The paths of the files that stand behind the image at `path`, the nearest first, as far as they can be read.
-  public static func backingFiles(of path: String) -> [String] {
+  ///
+  /// - Parameter format: as in `information`.
+  public static func backingFiles(of path: String, format: DiskFormat?) -> [String] {
     var files: [String] = []
-    var image = path
-    while files.count < BackingChain.maximumDepth, let name = (try? information(path: image))?.backingPath,
-      let next = try? BackingChain.resolve(name, from: image)
+    var (image, format) = (path, format)
+    while files.count < BackingChain.maximumDepth,
+      let found = try? information(path: image, format: format), let name = found.backingPath,
+      let next = try? BackingChain.resolve(name, from: image), canHoldDisk(next)
     {
       files.append(next)
       image = next
+      format = found.backingFormat.flatMap(DiskFormat.init(rawValue:))
     }
     return files
   }
@@ -71,5 +79,16 @@ extension DiskImage {
       image = next
     }
     return nil
+  }
+
+  /// Whether a path leads to a regular file or a block device: nothing else is opened as a disk.
+  public static func canHoldDisk(_ path: String) -> Bool {
+    var status = stat()
+    return stat(path, &status) == 0 && [S_IFREG, S_IFBLK].contains(status.st_mode & S_IFMT)
+  }
+
+  /// The format that the first bytes of a file show. Throws `StorageError`.
+  public static func probe(path: String) throws -> DiskFormat {
+    try DiskFormat.probe(DiskFile(path: path, readOnly: true, isLocked: false))
   }
 }

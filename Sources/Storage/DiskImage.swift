@@ -6,19 +6,26 @@ public enum DiskImage {
   /// - Parameters:
   ///   - format: nil finds it out from the first bytes of the file. A guest of a raw image that was opened so can't
   ///     write the beginning of another format into it.
+  ///   - wasProbed: `format` was found out so at an earlier time: the same holds, and a file that isn't any more what it
+  ///     was is refused.
   /// - Throws: `StorageError`, one line that names the file.
   public static func open(
-    path: String, readOnly: Bool = false, format: DiskFormat? = nil
+    path: String, readOnly: Bool = false, format: DiskFormat? = nil, wasProbed: Bool = false
   ) throws -> any BlockStorage {
-    try open(path: path, readOnly: readOnly, format: format, chain: [])
+    if wasProbed, format == .raw, try probe(path: path) != .raw {
+      throw StorageError(
+        .notPermitted,
+        "\(path) was a raw disk and begins as a qcow2 image now; say which it is (format=raw or format=qcow2)")
+    }
+    return try open(path: path, readOnly: readOnly, format: format, wasProbed: wasProbed, chain: [])
   }
 
   static func open(
-    path: String, readOnly: Bool, format: DiskFormat?, chain: [DiskFile.Identity]
+    path: String, readOnly: Bool, format: DiskFormat?, wasProbed: Bool = false, chain: [DiskFile.Identity]
   ) throws -> any BlockStorage {
     let file = try DiskFile(path: path, readOnly: readOnly)
     switch try format ?? DiskFormat.probe(file) {
-    case .raw: return try RawDisk(file, isProbed: format == nil)
+    case .raw: return try RawDisk(file, isProbed: wasProbed || format == nil)
     case .qcow2:
       let header = try Qcow2Header(reading: file)
       var backing: (any BlockStorage)?

@@ -29,7 +29,8 @@ package struct ConfinedMachine {
     for disk in configuration.disks {
       keep(disk.path, isReadOnly: disk.isReadOnly)
       let isOwn = known.contains(where: disk.path.hasPrefix)
-      for backing in disk.behind ?? (isOwn ? [] : disk.backingFiles) { keep(backing) }
+      // Never a folder, with all that is in it.
+      for file in disk.behind ?? (isOwn ? [] : disk.backingFiles) where DiskImage.canHoldDisk(file) { keep(file) }
     }
     switch configuration.network?.attachment {
     case .user?: kept += Confinement.Kept.file("/etc/resolv.conf")

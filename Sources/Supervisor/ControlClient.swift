@@ -101,8 +101,10 @@ public struct ControlClient: Sendable {
   }
 
   /// The same with a folder that the machine's process may have no way to, and no way out of.
-  private func ask(_ request: ControlRequest, passingFolder path: String, isPatient: Bool) throws {
-    let folder = chost_folder_alone(path)
+  private func ask(
+    _ request: ControlRequest, passingFolder path: String, isReadOnly: Bool = false, isPatient: Bool
+  ) throws {
+    let folder = chost_folder_alone(path, isReadOnly ? 1 : 0)
     guard folder >= 0 else {
       throw MachineError(.noInput, "can't use the folder '\(path)': \(String(cString: strerror(errno)))")
     }
@@ -285,7 +287,9 @@ public struct ControlClient: Sendable {
 
   /// Has its guest see a folder of the host from now on, in place of another one of that name; and no more.
   public func share(_ folder: SharedFolder) throws {
-    try ask(ControlRequest(verb: .share, folder: folder), passingFolder: folder.path, isPatient: false)
+    try ask(
+      ControlRequest(verb: .share, folder: folder), passingFolder: folder.path, isReadOnly: folder.isReadOnly,
+      isPatient: false)
   }
   public func stopSharing(_ name: String) throws {
     let (_, descriptor) = try ask(ControlRequest(verb: .unshare, name: name))

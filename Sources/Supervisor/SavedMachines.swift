@@ -144,8 +144,8 @@ public enum SavedMachines {
         let name = "disk-\(index)"
         try saved.folder.link(name, to: bases, as: name)
         let base = bases.path + "/" + name
-        let information = try DiskImage.information(
-          path: base, format: configuration.disks[index].format.flatMap(DiskFormat.init(rawValue:)))
+        // A raw disk stays one, whatever its guest has written there.
+        let information = try DiskImage.information(path: base, format: configuration.disks[index].knownFormat)
         let overlay = place.url.appendingPathComponent("\(name)-\(identifier).qcow2").path
         try DiskImage.create(
           path: overlay, format: .qcow2, size: information.virtualSize, backing: (base, information.format))

@@ -128,8 +128,9 @@ package final class KeptCode: @unchecked Sendable {
       isReady.store(true, ordering: .releasing)
     } else {
       checking = HostThread(name: "kept code") { [self] in
+        let state = DamageCheck.FileState(descriptor)
         guard agreesWithChecksum(), isWithinBounds() else { return }
-        DamageCheck.note(descriptor)
+        DamageCheck.note(descriptor, asOf: state)
         isReady.store(true, ordering: .releasing)
       }
     }
@@ -346,7 +347,7 @@ package final class KeptCode: @unchecked Sendable {
       try writer.commit(isDurable: false)
       let descriptor = chost_open(path, O_RDONLY, 0)
       if descriptor >= 0 {
-        DamageCheck.note(descriptor)
+        DamageCheck.note(descriptor, asOf: DamageCheck.FileState(descriptor))
         close(descriptor)
       }
     }

@@ -35,11 +35,7 @@ struct BoardAssembly {
       deviceTree: try boot.deviceTree.map { try Self.file($0, "--dtb") })
     var disks: [any BlockStorage] = []
     do {
-      for disk in configuration.disks {
-        disks.append(
-          try DiskImage.open(
-            path: disk.path, readOnly: disk.isReadOnly, format: disk.format.flatMap(DiskFormat.init(rawValue:))))
-      }
+      for disk in configuration.disks { disks.append(try disk.open(readOnly: disk.isReadOnly)) }
       // The UART and the virtio console share the one terminal: whichever the guest uses last gets the input.
       let shared = SharedConsole(console)
       var devices: [any VirtioDevice] = zip(disks, configuration.disks).map { storage, disk in

@@ -73,6 +73,7 @@ extension VirtualMachineConfiguration {
       }
       result.disks[index].path = "disk-\(index)"
       result.disks[index].format = ["raw", "qcow2"].contains(then.format) ? then.format : nil
+      result.disks[index].wasProbed = nil
       result.disks[index].base = nil
       result.disks[index].behind = now.behind ?? then.behind ?? []
     }

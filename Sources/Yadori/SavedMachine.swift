@@ -169,7 +169,7 @@ public struct SavedMachine {
         throw HostError.last("can't write '\(folder.appendingPathComponent(name).path)'")
       }
       // As it was written; what becomes of it later is seen.
-      if isDurable { DamageCheck.note(descriptor) }
+      if isDurable { DamageCheck.note(descriptor, asOf: DamageCheck.FileState(descriptor)) }
       return Content(file: name, byteCount: Int(status.st_size), checksums: checksums, tellDamage: isDurable)
     }
     var descriptors: [Int32] = []
@@ -206,7 +206,10 @@ public struct SavedMachine {
         checksums = try SparseCopy.checksums(of: descriptor)
       }
       disks.append(try finish(name, descriptor, checksums, isDurable: true))
-      let behind = configuration.disks[index].format == "raw" ? [] : DiskImage.backingFiles(of: place)
+      // What is behind a raw disk is nothing, whatever its guest has written there.
+      if case .chain = disk { configuration.disks[index].format = DiskFormat.qcow2.rawValue }
+      configuration.disks[index].wasProbed = nil
+      let behind = DiskImage.backingFiles(of: place, format: configuration.disks[index].knownFormat)
       neighbours += behind
       configuration.disks[index].path = name
       configuration.disks[index].base = nil
@@ -348,10 +351,11 @@ public struct SavedMachine {
       guard let descriptor = try? folder.open(content.file) else { throw Self.damaged(path) }
       defer { close(descriptor) }
       if !content.tellDamage || DamageCheck.isNoted(descriptor) { continue }
+      let state = DamageCheck.FileState(descriptor)
       guard try SparseCopy.agrees(descriptor, count: content.byteCount, content.checksumList) else {
         throw Self.damaged(path)
       }
-      DamageCheck.note(descriptor)
+      DamageCheck.note(descriptor, asOf: state)
     }
   }
 

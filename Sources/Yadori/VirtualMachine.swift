@@ -112,6 +112,8 @@ public final class VirtualMachine: @unchecked Sendable {
   private init(
     assembling configuration: VirtualMachineConfiguration, console: any ConsoleBackend, _ places: [String: String]
   ) throws {
+    var configuration = configuration
+    configuration.noteFormats()
     self.configuration = configuration
     changed = Mutex(configuration)
     let assembly = try BoardAssembly(configuration, console: console, folderPlaces: places)
@@ -134,8 +136,7 @@ public final class VirtualMachine: @unchecked Sendable {
   ) throws -> [Int: SavedMachine.Parts.Disk] {
     var saved: [Int: SavedMachine.Parts.Disk] = [:]
     for (index, disk) in configuration.disks.enumerated() where !disk.isReadOnly {
-      let format = disk.format.flatMap(DiskFormat.init(rawValue:))
-      let backing = try DiskImage.information(path: disk.path, format: format).backingPath
+      let backing = try DiskImage.information(path: disk.path, format: disk.knownFormat).backingPath
       if let base = disk.base {
         saved[index] = .chain(disks[index], downTo: base)
       } else if let backing, !backing.hasPrefix("/") {
@@ -151,10 +152,9 @@ public final class VirtualMachine: @unchecked Sendable {
   /// Saves a machine that is off, with the disks that it writes to, in a folder (see `SavedMachine`). Nobody uses the disks
   /// meanwhile. Throws `MachineError`, and `StorageError` where a disk can't be read.
   public static func saveStopped(_ configuration: VirtualMachineConfiguration, to path: String) throws {
-    let disks = try configuration.disks.map {
-      try DiskImage.open(
-        path: $0.path, readOnly: true, format: $0.format.flatMap(DiskFormat.init(rawValue:)))
-    }
+    var configuration = configuration
+    configuration.noteFormats()
+    let disks = try configuration.disks.map { try $0.open(readOnly: true) }
     defer { for disk in disks { try? disk.close() } }
     let savedDisks = try savedDisks(configuration, disks)
     defer { for case .file(let descriptor) in savedDisks.values where descriptor >= 0 { close(descriptor) } }
@@ -312,6 +312,7 @@ public final class VirtualMachine: @unchecked Sendable {
       perfMap?.flush()
     }
     profiler?.start()
+    fileSystem?.setStandsStill(false)
     // A machine that was saved after its end, or stopped before its start, has nothing to run.
     threads.resume()
     enter(.running)
@@ -342,12 +343,14 @@ public final class VirtualMachine: @unchecked Sendable {
         guard pausedAt == nil else { continue }
         threads.pause()
         pausedAt = board.clock.ticks()
+        fileSystem?.setStandsStill(true)
         enter(.paused)
       case .resume:
         guard let ticks = pausedAt else { continue }
         pausedAt = nil
         // The guest doesn't see the pause.
         board.clock.set(ticks)
+        fileSystem?.setStandsStill(false)
         threads.resume()
         enter(.running)
       case .togglePause: post(pausedAt == nil ? .pause : .resume)
@@ -590,7 +593,7 @@ public final class VirtualMachine: @unchecked Sendable {
     do {
       try HostResources.pin(to: processors, process: process)
     } catch let error as HostError {
-      throw MachineError(.permission, error.message)
+      throw MachineError(error.code == ESRCH ? .unavailable : .permission, error.message)
     }
   }
 

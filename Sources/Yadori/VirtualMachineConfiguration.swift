@@ -88,6 +88,9 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
     public var path: String
     /// "raw" or "qcow2"; nil: found out from the file.
     public var format: String?
+    /// Whether `format` was found out from the file, at its first use: a guest can't write the beginning of another
+    /// format into it. Nil: no, it was said.
+    public var wasProbed: Bool?
     public var isReadOnly: Bool
     /// At most 20 bytes, what the guest reads as the disk's serial number.
     public var serial: String
@@ -105,8 +108,24 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
       self.serial = serial
     }
 
+    package var knownFormat: DiskFormat? { format.flatMap(DiskFormat.init(rawValue:)) }
+
     /// What its file says by now of what is behind it: paths, the nearest first.
-    package var backingFiles: [String] { format == "raw" ? [] : DiskImage.backingFiles(of: path) }
+    package var backingFiles: [String] { DiskImage.backingFiles(of: path, format: knownFormat) }
+
+    package func open(readOnly: Bool) throws -> any BlockStorage {
+      try DiskImage.open(path: path, readOnly: readOnly, format: knownFormat, wasProbed: wasProbed == true)
+    }
+  }
+
+  /// Finds out the formats of disks of which nobody said them, and keeps to that: later a guest may have written what
+  /// would be found. A file that can't be read is left to whoever opens it.
+  package mutating func noteFormats() {
+    for index in disks.indices where disks[index].knownFormat == nil {
+      guard let found = try? DiskImage.probe(path: disks[index].path) else { continue }
+      disks[index].format = found.rawValue
+      disks[index].wasProbed = true
+    }
   }
 
   /// A network card and what it's plugged into.
@@ -179,6 +198,7 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
       disks: [.init(path: "p", format: "raw", serial: "s")], network: .init(.user(forwards: ["22:22"])),
       transport: .pci, engine: .interpreter)
     example.keptCode = ["k"]
+    example.disks[0].wasProbed = true
     example.hasPowerButton = true
     example.guestSocket = "s"
     example.sharedFolders = [.init(name: "n", path: "p", target: "t")]

@@ -45,6 +45,8 @@ let (folder, shared, hasNetwork) = (arguments[1], arguments[2], arguments[3] == 
 
 var configuration = VirtualMachineConfiguration(boot: .init())
 configuration.sharedFolders = [.init(name: "shared", path: shared)]
+// However many there are.
+for number in 0..<80 { configuration.sharedFolders?.append(.init(name: "more-\(number)", path: shared)) }
 if hasNetwork { configuration.network = .init(.user(forwards: [])) }
 let machine = ConfinedMachine(configuration, MachineFolder(URL(fileURLWithPath: folder)))
 // Stands for the machine's lock.
@@ -93,6 +95,8 @@ attempt("moved there") { Int(rename(place + "/file", place + "/within/file")) }
 attempt("itself", call: 234, Int(getpid()), Int(systemCall(186, 0, 0, 0, 0, 0, 0)), 0)
 attempt("own limits", call: 302, 0, 7, 0, 0)
 attempt("Unix socket") { Int(UnixSocket.make()) }
+var ends: [Int32] = [-1, -1]
+attempt("pair of Unix sockets") { Int(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends)) }
 let thread = HostThread(name: "thread") {}
 thread.join()
 
@@ -104,6 +108,7 @@ for file in arguments[6...] {
 let up = open(place, O_RDONLY | O_DIRECTORY)
 attempt("way up from the shared folder") { Int(openat(up, "../secret", O_RDONLY)) }
 attempt("file in the root", open: "/yadori-probe", O_WRONLY | O_CREAT)
+attempt("file cut by its path") { Int(truncate(folder + "/other", 0)) }
 attempt("device") { Int(mknod(folder + "/device", S_IFCHR | 0o600, 0x103)) }
 
 // Others.
@@ -138,6 +143,7 @@ attempt("TCP") {
 }
 attempt("UDP") { Int(socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)) }
 attempt("netlink") { Int(socket(16, Int32(SOCK_RAW.rawValue), 0)) }
+attempt("pair of other sockets") { Int(socketpair(AF_INET, Int32(SOCK_STREAM.rawValue), 0, &ends)) }
 attempt("packets") { Int(socket(17, Int32(SOCK_RAW.rawValue), 0)) }
 
 // The lock.

@@ -1,3 +1,4 @@
+import Foundation
 import HostSystem
 import Testing
 
@@ -40,6 +41,18 @@ struct HostResourcesTests {
     let memory = HostResources.memory(fileSystemRoot: root.path)
     #expect(memory.limit == 1_000_000)
     #expect(memory.available == 0)
+  }
+
+  @Test func whatHasEndedIsntPinned() throws {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    process.arguments = ["true"]
+    try process.run()
+    process.waitUntilExit()
+    let refusal = #expect(throws: HostError.self) {
+      try HostResources.pin(to: [0], process: process.processIdentifier)
+    }
+    #expect(refusal?.code == ESRCH)
   }
 
   @Test func aHostThatSaysNothingIsUnknown() {

@@ -20,7 +20,7 @@ import Testing
   }
 
   /// Image, two layers above it with clusters of other sizes, the upper one larger than the lower.
-  @Test(arguments: [(9, 16), (16, 12), (16, 16)], [0, 512, 70_144])
+  @Test(arguments: [(9, 16), (16, 12), (16, 16), (21, 21)], [0, 512, 70_144])
   func showsWhatTheChainShowed(bits: (Int, Int), beyond: UInt64) throws {
     var random = SeededGenerator(seed: 11)
     let size: UInt64 = 5 << 20
@@ -55,12 +55,16 @@ import Testing
     #expect(try DiskImage.information(path: folder["flat.qcow2"]).backingPath == folder["image.raw"])
   }
 
-  @Test func takesInARawBase() throws {
+  @Test(arguments: [16, 21])
+  func takesInARawBase(bits: Int) throws {
     var random = SeededGenerator(seed: 3)
     try folder.write(
       [UInt8](repeating: 0, count: 1 << 20) + random.bytes(1 << 20) + [UInt8](repeating: 0, count: 512),
       to: folder["base.raw"])
-    try DiskImage.create(path: folder["top.qcow2"], format: .qcow2, size: 4 << 20, backing: (folder["base.raw"], .raw))
+    var options = DiskImage.CreationOptions()
+    options.clusterSize = 1 << bits
+    try DiskImage.create(
+      path: folder["top.qcow2"], format: .qcow2, size: 5 << 20, backing: (folder["base.raw"], .raw), options: options)
     let top = try DiskImage.open(path: folder["top.qcow2"])
     try fill(top, seed: 4)
     let expected = try top.allBytes()
@@ -70,5 +74,18 @@ import Testing
     try folder.check(folder["flat.qcow2"])
     #expect(try folder.content(folder["flat.qcow2"]) == expected)
     #expect(try DiskImage.information(path: folder["flat.qcow2"]).backingPath == nil)
+  }
+
+  /// Whoever uses the library may say where a disk is from where it is itself.
+  @Test func relativePathsLeadToTheSameFromElsewhere() throws {
+    try folder.write([UInt8](repeating: 5, count: 1 << 20), to: folder["base.raw"])
+    try DiskImage.create(path: folder["top.qcow2"], format: .qcow2, size: nil, backing: ("base.raw", .raw))
+    let depth = FileManager.default.currentDirectoryPath.split(separator: "/").count
+    let relative = String(repeating: "../", count: depth) + folder["top.qcow2"].drop { $0 == "/" }
+    let top = try DiskImage.open(path: relative)
+    try FileManager.default.createDirectory(atPath: folder["elsewhere"], withIntermediateDirectories: false)
+    try DiskImage.flatten(top, downTo: relative, to: folder["elsewhere/flat.qcow2"])
+    try top.close()
+    #expect(try folder.content(folder["elsewhere/flat.qcow2"]) == folder.bytes(folder["base.raw"]))
   }
 }

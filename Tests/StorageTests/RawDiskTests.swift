@@ -110,9 +110,35 @@ import Testing
     #expect(storageError { try probed.write(header, at: 0) }?.code == .notPermitted)
     try probed.write(header, at: 512)
     try probed.close()
+    let earlier = try DiskImage.open(path: folder["disk.raw"], format: .raw, wasProbed: true)
+    #expect(storageError { try earlier.write(header, at: 0) }?.code == .notPermitted)
+    try earlier.close()
     let named = try DiskImage.open(path: folder["disk.raw"], format: .raw)
     try named.write(header, at: 0)
     try named.close()
+    // What was found out at first is kept to.
+    let refusal = storageError { _ = try DiskImage.open(path: folder["disk.raw"], format: .raw, wasProbed: true) }
+    #expect(refusal?.code == .notPermitted && refusal?.message.contains("was a raw disk") == true)
+    try DiskImage.open(path: folder["disk.raw"], format: .raw).close()
+  }
+
+  /// A guest that may write to all of its raw disk has a file of the host be named there as what is behind it.
+  @Test func whatAGuestWroteToItsRawDiskIsNoHeader() throws {
+    try folder.write([UInt8](repeating: 7, count: 1024), to: folder["secret"])
+    try DiskImage.create(path: folder["disk"], format: .qcow2, size: nil, backing: (folder["secret"], .raw))
+    #expect(DiskImage.backingFiles(of: folder["disk"], format: nil) == [folder["secret"]])
+    #expect(DiskImage.backingFiles(of: folder["disk"], format: .raw) == [])
+    let information = try DiskImage.information(path: folder["disk"], format: .raw)
+    #expect(information.format == .raw && information.backingPath == nil)
+    #expect(information.virtualSize == UInt64(try folder.bytes(folder["disk"]).count))
+    // Behind an image that says what it stands on.
+    try DiskImage.create(path: folder["top"], format: .qcow2, size: nil, backing: (folder["disk"], .raw))
+    #expect(DiskImage.backingFiles(of: folder["top"], format: .qcow2) == [folder["disk"]])
+    // A folder isn't behind anything.
+    try DiskImage.create(path: folder["above"], format: .qcow2, size: nil, backing: (folder["secret"], .raw))
+    try FileManager.default.removeItem(atPath: folder["secret"])
+    try FileManager.default.createDirectory(atPath: folder["secret"], withIntermediateDirectories: false)
+    #expect(DiskImage.backingFiles(of: folder["above"], format: .qcow2) == [])
   }
 
   @Test func refusesWhatIsNoFile() throws {

@@ -110,6 +110,7 @@ final class FileGuest {
   /// A request that is on its way.
   struct Sent {
     var head: UInt16
+    var header: DriverQueue.Buffer
     var target: DriverQueue.Buffer
     var unique: UInt64
   }
@@ -124,9 +125,10 @@ final class FileGuest {
     header += bytes(user) + bytes(user) + bytes(UInt64(0))
     // In two pieces each, as a driver may.
     let target = queue.writable(16 + (room ?? usualRoom))
-    let head = queue.add([queue.readable(header), queue.readable(body + [0]), target].filter { $0.count > 0 })
+    let front = queue.readable(header)
+    let head = queue.add([front, queue.readable(body + [0]), target].filter { $0.count > 0 })
     queue.notify()
-    return Sent(head: head, target: target, unique: unique)
+    return Sent(head: head, header: front, target: target, unique: unique)
   }
 
   /// Bytes that were written for it; nil: it isn't answered yet.

@@ -143,9 +143,10 @@ struct chost_kept {
     const char *link;
 };
 
-/// A descriptor of a folder, for another process, from which no way leads up: it is the root of a mount of its own. Where
-/// the host lets this user make none, it is the folder as it is. O_PATH; -1 with errno.
-int chost_folder_alone(const char *path);
+/// A descriptor of a folder, for another process, from which no way leads up: it is the root of a mount of its own, which
+/// nobody writes to where `read_only` isn't 0. Where the host lets this user make none, it is the folder as it is. O_PATH;
+/// -1 with errno.
+int chost_folder_alone(const char *path, int read_only);
 
 /// Leaves this process, which has mounts of its own, no files but these, a /proc of its own, and what it has open. The
 /// first is a folder; what isn't there is left out. For all threads, and before `chost_confine`. 1, or 0 where the host
@@ -158,7 +159,7 @@ int chost_drop_capabilities(void);
 
 /// Has this thread, and those that it makes, use no files but these (Landlock), where `count` isn't 0, and what is open;
 /// no TCP where `network` is 0; and neither signal other processes nor connect to their abstract sockets. For good, and
-/// with no_new_privs. Returns what of it the host let be applied.
+/// with no_new_privs. Returns what of it the host let be applied: the latter is CHOST_RESTRICTED_REACH.
 int chost_restrict(const struct chost_kept *kept, size_t count, int network);
 #define CHOST_RESTRICTED_FILES 1
 #define CHOST_RESTRICTED_REACH 2

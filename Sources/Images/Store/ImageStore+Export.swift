@@ -45,7 +45,7 @@ extension ImageStore {
     var manifest = image.manifest
     if let disk = manifest.disk, let path = image.disk?.path {
       manifest.disk?.file = try measure(disk.file)
-      if disk.format == .qcow2, let backing = try DiskImage.information(path: path).backingPath {
+      if disk.format == .qcow2, let backing = try DiskImage.information(path: path, format: .qcow2).backingPath {
         throw ImageError(
           .usage, "\(path) stands on \(backing), which the archive wouldn't hold; make it whole with qemu-img convert")
       }

@@ -55,6 +55,14 @@ public final class VirtioFileSystem: VirtioDevice {
   /// Takes a folder from the guest, whose open files in it lead nowhere then. False: none of this name is shared. Any thread.
   public func stopSharing(_ name: String) -> Bool { onLoop { self.server.remove(name) } }
 
+  /// The guest stands still, and its clock with it, or goes on. Any thread.
+  public func setStandsStill(_ standsStill: Bool) {
+    onLoop {
+      self.server.standsStill = standsStill
+      if !standsStill { self.server.renewTold() }
+    }
+  }
+
   /// Those that are shared. Any thread.
   public var sharedFolders: [SharedFolder] { onLoop { self.server.served.map(\.folder) } }
 
@@ -83,10 +91,14 @@ public final class VirtioFileSystem: VirtioDevice {
   }
 
   /// A request is a header, its arguments, room for the reply's header and for the reply (5.11.6).
-  func answer(_ chain: DescriptorChain) throws -> Answer {
+  /// - Parameter unique: the request's number, where it was asked before.
+  func answer(_ chain: DescriptorChain, asked unique: UInt64? = nil) throws -> Answer {
     var arguments = FuseArguments(reader: chain.reader)
     guard let header = FuseHeader(&arguments.reader) else {
       throw VirtqueueError.requestMalformed("a file system request shorter than its header")
+    }
+    guard unique == nil || unique == header.unique else {
+      throw VirtqueueError.requestMalformed("a file system request that has become another one while it waits")
     }
     var payload = chain.writer
     payload.skip(Self.replyHeader)

@@ -1,5 +1,6 @@
 import Bus
 import Glibc
+import HostSystem
 
 /// What a guest knows of the host's files. Where a machine is restored they are looked for by their names, and are what they
 /// were if they are the same files still; others are gone for the guest (ESTALE). Locks are taken again, but for those that
@@ -94,6 +95,11 @@ extension VirtioFileSystem {
         inode: isRoot ? served.inode : saved.inode, kind: mode_t(saved.kind), parent: nil,
         name: saved.name.last == 0 ? saved.name : [])
       restored[saved.identifier]!.lookups = saved.lookups
+      // Of what it was told a moment before it was saved.
+      if saved.kind == UInt32(S_IFREG) {
+        let until = MonotonicClock.nanoseconds() + FuseServer.hostValidity
+        restored[saved.identifier]!.told = SharedNode.Told(until: until)
+      }
       restored[saved.identifier]!.volatileOwner = saved.owner
     }
     for saved in state.nodes {

@@ -6,6 +6,8 @@ import HostSystem
 extension VirtioFileSystem {
   struct Waiting: Codable {
     var queue: Int
+    /// The queue that it came by: after a reset there is another one, in which it isn't. Nil: that of a saved guest.
+    var source: Virtqueue?
     var head: UInt16
     var unique: UInt64
     /// A signal for whoever waits ends it.
@@ -19,13 +21,17 @@ extension VirtioFileSystem {
 
   /// Of the queue's requests: the rest is for those who let go of what they wait for.
   static let mostWaiting = 512
+  /// As many as there can be in a queue.
+  static let mostEver = 1024
   static let shortestPause: UInt64 = 1_000_000
   static let longestPause: UInt64 = 32_000_000
 
-  /// False: too many wait already.
+  /// False: too many wait already. For those whose wait ends by itself, which may have got their lock, there is always
+  /// room, in queues of these sizes.
   func keep(_ head: UInt16, queue: Int, _ unique: UInt64, _ wait: FuseWait) -> Bool {
-    guard waiting.count < Self.mostWaiting else { return false }
-    var request = Waiting(queue: queue, head: head, unique: unique, canBeInterrupted: wait.until == nil)
+    guard waiting.count < (wait.until == nil ? Self.mostWaiting : Self.mostEver) else { return false }
+    var request = Waiting(
+      queue: queue, source: transport?.queue(queue), head: head, unique: unique, canBeInterrupted: wait.until == nil)
     request.due = wait.until ?? MonotonicClock.nanoseconds() + request.pause
     waiting.append(request)
     setTimer()
@@ -36,7 +42,7 @@ extension VirtioFileSystem {
   func askAgain() {
     let all = server.locks.wereReleased
     server.locks.wereReleased = false
-    guard !waiting.isEmpty, let transport else { return }
+    guard !waiting.isEmpty, let transport, transport.isActive else { return }
     let now = MonotonicClock.nanoseconds()
     let before = waiting
     waiting = []
@@ -51,11 +57,17 @@ extension VirtioFileSystem {
         waiting.append(request)
         continue
       }
+      guard request.source == nil || request.source === queue else {
+        server.locks.endWait(request.unique)
+        continue
+      }
+      request.source = queue
       do {
         var chain = DescriptorChain()
         try queue.take(request.head, into: &chain)
-        switch try answer(chain) {
+        switch try answer(chain, asked: request.unique) {
         case .written(let count):
+          server.locks.endWait(request.unique)
           queue.push(head: request.head, written: count)
           transport.interruptIfWanted(queue)
         case .waits(_, let wait):
@@ -76,7 +88,8 @@ extension VirtioFileSystem {
   /// A signal came for whoever made this request.
   func interrupt(_ unique: UInt64) {
     guard let index = waiting.firstIndex(where: { $0.unique == unique && $0.canBeInterrupted }),
-      let queue = transport?.queue(waiting[index].queue)
+      let queue = transport?.queue(waiting[index].queue),
+      waiting[index].source == nil || waiting[index].source === queue
     else { return }
     let request = waiting.remove(at: index)
     server.locks.endWait(unique)
@@ -96,10 +109,11 @@ extension VirtioFileSystem {
   }
 
   private func setTimer() {
-    guard let loop = transport?.loop else { return }
+    guard let transport else { return }
+    let loop = transport.loop
     if let timer { loop.cancel(timer) }
     timer = nil
-    guard let due = waiting.map(\.due).min() else { return }
+    guard transport.isActive, let due = waiting.map(\.due).min() else { return }
     let now = MonotonicClock.nanoseconds()
     timer = loop.after(nanoseconds: due > now ? due - now : 0) { [weak self] in
       self?.timer = nil

@@ -44,6 +44,14 @@ struct SharedLocks {
       self.descriptor = descriptor
     }
 
+    /// Whether it has this very range already.
+    func has(_ range: Range) -> Bool {
+      ranges.contains { $0.start == range.start && $0.end == range.end && $0.type == range.type }
+    }
+
+    /// Whether a range is cut out of another, which makes two of that.
+    func isSplit(by range: Range) -> Bool { ranges.contains { $0.start < range.start && range.end < $0.end } }
+
     /// As the host has it after the same call.
     func set(_ range: Range) {
       var next: [Range] = []
@@ -89,15 +97,19 @@ struct SharedLocks {
   var wereReleased = false
 
   var ownerCount: Int { holders.count }
-  /// Whether the guest has any, or waits for one.
+  /// Whether the guest has any, or an owner of ranges waits for one.
   var areInUse: Bool { !holders.isEmpty || !wholes.isEmpty }
   var rangeCount: Int { holders.values.reduce(0) { $0 + $1.ranges.count } }
 
   mutating func add(_ holder: Holder, _ key: Key) { holders[key] = holder }
 
-  mutating func noteWait(_ unique: UInt64, _ key: Key, _ range: Range) { waits[unique] = Wait(key: key, range: range) }
+  mutating func noteWait(_ unique: UInt64, _ key: Key, _ range: Range) {
+    let before = waits.updateValue(Wait(key: key, range: range), forKey: unique)
+    // The guest may have changed its request.
+    if let before, before.key != key { dropUnused(before.key) }
+  }
 
-  /// A request doesn't wait any more.
+  /// A request doesn't wait any more, whatever for.
   mutating func endWait(_ unique: UInt64) {
     guard let wait = waits.removeValue(forKey: unique) else { return }
     dropUnused(wait.key)
@@ -119,6 +131,13 @@ struct SharedLocks {
     for (key, holder) in holders where isGone(holder.node) { remove(key) }
   }
 
+  /// Open files are gone, and their locks of the whole file with them.
+  mutating func removeWholes(where isGone: (UInt64) -> Bool) {
+    let left = wholes.filter { !isGone($0.key) }
+    if left.count < wholes.count { wereReleased = true }
+    wholes = left
+  }
+
   /// Who else in the guest has what stands in the way of a range.
   func others(_ key: Key, _ range: Range) -> [(key: Key, range: Range)] {
     holders.filter { $0.key.node == key.node && $0.key != key }.flatMap { other in
@@ -126,7 +145,9 @@ struct SharedLocks {
     }
   }
 
-  /// Whether those that an owner would wait for wait for that owner themselves, as far as they are in this guest.
+  /// Whether those that an owner would wait for wait for that owner themselves, as far as they are in this guest. Linux
+  /// itself doesn't look for that among open files that wait for each other (F_OFD_SETLKW, fcntl(2)): they wait for ever
+  /// there, and are refused (EDEADLK) here, for the guest doesn't say which of both kinds an owner is.
   func isDeadlock(_ key: Key, _ range: Range) -> Bool {
     var seen: Set<UInt64> = []
     var next = others(key, range).map(\.key.owner)
@@ -201,8 +222,9 @@ extension FuseServer {
       holder = try makeHolder(file)
       locks.add(holder!, key)
     }
-    // A range that is cut out of another makes two of it.
-    guard locks.rangeCount + 2 <= SharedLocks.mostRanges || range.type == SharedLocks.none else {
+    // What only takes from others, or is there since it was asked for first, needs no room.
+    let needsRoom = range.type == SharedLocks.none ? holder!.isSplit(by: range) : !holder!.has(range)
+    guard !needsRoom || locks.rangeCount + 2 <= SharedLocks.mostRanges else {
       locks.dropUnused(key)
       throw FuseError(ENOLCK)
     }
@@ -300,10 +322,23 @@ extension FuseServer {
   /// Waits until the guest doesn't rely on what it was told of a file before somebody else has changed it.
   func awaitNews(of node: SharedNode, _ status: stat) throws {
     guard let told = node.told, told != SharedNode.Told(status, until: told.until) else { return }
-    node.isShared = true
-    if told.until > MonotonicClock.nanoseconds() { throw FuseWait(until: told.until) }
+    if told.isKnown { node.isShared = true }
+    let now = MonotonicClock.nanoseconds()
+    // While the guest stands still, so does its clock.
+    if standsStill { throw FuseWait(until: now + VirtioFileSystem.longestPause) }
+    if told.until > now { throw FuseWait(until: told.until) }
     node.told = nil
   }
+
+  /// The guest goes on: what it was told before holds as if it had been told now.
+  func renewTold() {
+    let until = MonotonicClock.nanoseconds() + Self.hostValidity
+    for node in nodes.all where node.told != nil { node.told!.until = until }
+  }
+
+  /// Nanoseconds for which a guest may rely on what it was told: its clock begins when it reads the answer, and has coarse
+  /// ticks.
+  static let hostValidity = validity * 1_000_000_000 + 50_000_000
 
   /// The guest is told of a file's size and time; how long it may rely on that, seconds.
   func tell(_ node: SharedNode, _ status: stat) -> UInt64 {
@@ -312,9 +347,7 @@ extension FuseServer {
       node.told = nil
       return 0
     }
-    // The guest's clock begins when it reads the answer, and has coarse ticks.
-    let validity = Self.validity * 1_000_000_000 + 50_000_000
-    node.told = SharedNode.Told(status, until: MonotonicClock.nanoseconds() + validity)
+    node.told = SharedNode.Told(status, until: MonotonicClock.nanoseconds() + Self.hostValidity)
     return Self.validity
   }
 }

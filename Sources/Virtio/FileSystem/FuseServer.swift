@@ -19,6 +19,8 @@ final class FuseServer {
   var locks = SharedLocks()
   /// The guest has begun; zero: not yet.
   var minorVersion: UInt32 = 0
+  /// The guest doesn't run, and its clock stands.
+  var standsStill = false
 
   let hostUser = geteuid()
   let hostGroup = getegid()
@@ -181,6 +183,7 @@ final class FuseServer {
     locks.removeAll { $0.served === folder }
     files = files.filter { $0.value.node.served !== folder }
     folders = folders.filter { $0.value.node.served !== folder }
+    locks.removeWholes { files[$0] == nil }
     nodes.removeAll(of: folder)
     folder.end()
     return true

@@ -34,7 +34,7 @@ final class SharedNode {
     let size: Int64
     let seconds: Int
     let nanoseconds: Int
-    let until: UInt64
+    var until: UInt64
 
     init(_ status: stat, until: UInt64) {
       size = Int64(status.st_size)
@@ -42,6 +42,14 @@ final class SharedNode {
       nanoseconds = status.st_mtim.tv_nsec
       self.until = until
     }
+
+    /// It isn't known what.
+    init(until: UInt64) {
+      (size, seconds, nanoseconds) = (-1, 0, 0)
+      self.until = until
+    }
+
+    var isKnown: Bool { size >= 0 }
   }
 
   /// Nil: nothing, or the guest has changed it since, which it knows.
