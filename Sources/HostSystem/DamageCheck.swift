@@ -2,8 +2,8 @@ import CHost
 import Foundation
 
 /// Notes at files that they were looked through and found whole since the host was started, so that not everybody who
-/// uses one reads all of it. A note is void when the file is written to, when the host starts anew, and at a copy. Damage
-/// that nobody writes isn't seen in it.
+/// uses one reads all of it. A note is void when the file is written to, when the host starts anew, and at a copy.
+/// Damage that nobody writes isn't seen in it.
 public enum DamageCheck {
   private static let name = "user.yadori.checked"
 
@@ -36,8 +36,8 @@ public enum DamageCheck {
     return fgetxattr(descriptor, name, &found, found.count) == text.count && found.dropLast() == text[...]
   }
 
-  /// Makes the note, where the file system has a place for it, that the file was whole as it was then: before it was looked
-  /// through, so that the note is void if somebody wrote to it meanwhile.
+  /// Makes the note, where the file system has a place for it, that the file was whole as it was then: before it was
+  /// looked through, so that the note is void if somebody wrote to it meanwhile.
   public static func note(_ descriptor: Int32, asOf state: FileState?) {
     if let text = state?.text { _ = fsetxattr(descriptor, name, text, text.count, 0) }
   }

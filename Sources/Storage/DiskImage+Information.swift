@@ -31,8 +31,8 @@ extension DiskImage {
 
   /// Describes the image at `path`, also while a machine uses it. Its backing file needn't be there.
   ///
-  /// - Parameter format: nil finds it out from the first bytes of the file. Those of a raw disk are the guest's, who may
-  ///   have any file of the host be named there: so it is said where it is known.
+  /// - Parameter format: nil finds it out from the first bytes of the file. Those of a raw disk are the guest's, who
+  ///   may have any file of the host be named there: so it is said where it is known.
   public static func information(path: String, format: DiskFormat? = nil) throws -> Information {
     let file = try DiskFile(path: path, readOnly: true, isLocked: false)
     let allocated = try file.allocatedByteCount()

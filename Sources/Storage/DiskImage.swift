@@ -6,8 +6,8 @@ public enum DiskImage {
   /// - Parameters:
   ///   - format: nil finds it out from the first bytes of the file. A guest of a raw image that was opened so can't
   ///     write the beginning of another format into it.
-  ///   - wasProbed: `format` was found out so at an earlier time: the same holds, and a file that isn't any more what it
-  ///     was is refused.
+  ///   - wasProbed: `format` was found out so at an earlier time: the same holds, and a file that isn't any more what
+  ///     it was is refused.
   /// - Throws: `StorageError`, one line that names the file.
   public static func open(
     path: String, readOnly: Bool = false, format: DiskFormat? = nil, wasProbed: Bool = false

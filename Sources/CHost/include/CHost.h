@@ -143,9 +143,9 @@ struct chost_kept {
     const char *link;
 };
 
-/// A descriptor of a folder, for another process, from which no way leads up: it is the root of a mount of its own, which
-/// nobody writes to where `read_only` isn't 0. Where the host lets this user make none, it is the folder as it is. O_PATH;
-/// -1 with errno.
+/// A descriptor of a folder, for another process, from which no way leads up: it is the root of a mount of its own,
+/// which nobody writes to where `read_only` isn't 0. Where the host lets this user make none, it is the folder as it
+/// is. O_PATH; -1 with errno.
 int chost_folder_alone(const char *path, int read_only);
 
 /// Leaves this process, which has mounts of its own, no files but these, a /proc of its own, and what it has open. The

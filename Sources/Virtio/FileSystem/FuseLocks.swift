@@ -146,8 +146,8 @@ struct SharedLocks {
   }
 
   /// Whether those that an owner would wait for wait for that owner themselves, as far as they are in this guest. Linux
-  /// itself doesn't look for that among open files that wait for each other (F_OFD_SETLKW, fcntl(2)): they wait for ever
-  /// there, and are refused (EDEADLK) here, for the guest doesn't say which of both kinds an owner is.
+  /// itself doesn't look for that among open files that wait for each other (F_OFD_SETLKW, fcntl(2)): they wait for
+  /// ever there, and are refused (EDEADLK) here, for the guest doesn't say which of both kinds an owner is.
   func isDeadlock(_ key: Key, _ range: Range) -> Bool {
     var seen: Set<UInt64> = []
     var next = others(key, range).map(\.key.owner)
@@ -336,8 +336,8 @@ extension FuseServer {
     for node in nodes.all where node.told != nil { node.told!.until = until }
   }
 
-  /// Nanoseconds for which a guest may rely on what it was told: its clock begins when it reads the answer, and has coarse
-  /// ticks.
+  /// Nanoseconds for which a guest may rely on what it was told: its clock begins when it reads the answer, and has
+  /// coarse ticks.
   static let hostValidity = validity * 1_000_000_000 + 50_000_000
 
   /// The guest is told of a file's size and time; how long it may rely on that, seconds.
