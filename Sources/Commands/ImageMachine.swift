@@ -49,11 +49,12 @@ extension VirtualMachineConfiguration {
   }
 
   /// Notes what is behind disks that a user names, before a guest can change what they say of it. Where the machine had
-  /// such a disk `before`, it is what was noted then.
+  /// such a disk `before`, it is what was noted then; unless somebody says now that it is of another format.
   mutating func noteBackingFiles(besides folder: MachineFolder, before: VirtualMachineConfiguration?) {
     for index in disks.indices where disks[index].behind == nil && !disks[index].path.hasPrefix(folder.url.path + "/") {
       guard FileManager.default.fileExists(atPath: disks[index].path) else { continue }
-      let noted = before?.disks.first { $0.path == disks[index].path }?.behind
+      let disk = disks[index]
+      let noted = before?.disks.first { $0.path == disk.path && $0.knownFormat == disk.knownFormat }?.behind
       disks[index].behind = noted ?? disks[index].backingFiles
     }
   }

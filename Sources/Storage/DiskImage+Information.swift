@@ -71,12 +71,13 @@ extension DiskImage {
   }
 
   /// The first file behind the image at `path` that isn't a known one; nil: there is none. None but known ones is opened.
-  public static func backingFile(of path: String, isKnown: (String) -> Bool) -> String? {
-    var image = path
+  public static func backingFile(of path: String, format: DiskFormat?, isKnown: (String) -> Bool) -> String? {
+    var (image, format) = (path, format)
     for _ in 0..<BackingChain.maximumDepth {
-      guard let name = (try? information(path: image))?.backingPath else { return nil }
+      guard let found = try? information(path: image, format: format), let name = found.backingPath else { return nil }
       guard let next = try? BackingChain.resolve(name, from: image), isKnown(next) else { return name }
       image = next
+      format = found.backingFormat.flatMap(DiskFormat.init(rawValue:))
     }
     return nil
   }

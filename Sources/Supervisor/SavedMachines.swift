@@ -71,9 +71,11 @@ public enum SavedMachines {
         }
       }
       // What is behind others, whose files their user has named, was never noted with earlier versions.
-      guard disk.format != "raw", disk.behind != nil || disk.path.hasPrefix(own) else { continue }
+      guard disk.behind != nil || disk.path.hasPrefix(own) else { continue }
       let known = Set((disk.behind ?? []) + [disk.base].compactMap(\.self))
-      if let other = DiskImage.backingFile(of: disk.path, isKnown: { known.contains($0) || isOfImages($0) }) {
+      if let other = DiskImage.backingFile(
+        of: disk.path, format: disk.knownFormat, isKnown: { known.contains($0) || isOfImages($0) })
+      {
         throw MachineError(
           .data,
           "the disk '\(disk.path)' wants to show '\(other)', which nobody said of it; don't trust the machine "

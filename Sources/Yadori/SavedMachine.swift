@@ -340,8 +340,8 @@ public struct SavedMachine {
     // A disk's own file can be written to by who has it, and must not lead elsewhere by now.
     for (index, disk) in zip(savedDisks, savedDisks.map { configuration.disks[$0] }) {
       guard folder.isFile("disk-\(index)") else { throw Self.damaged(path) }
-      if let behind = disk.behind, disk.format != "raw",
-        let other = DiskImage.backingFile(of: disk.path, isKnown: behind.contains)
+      if let behind = disk.behind,
+        let other = DiskImage.backingFile(of: disk.path, format: disk.knownFormat, isKnown: behind.contains)
       {
         throw MachineError(
           .data, "a disk of the saved machine '\(path)' wants to show '\(other)', which it didn't when it was saved")

@@ -188,12 +188,11 @@ public enum GuestAgent {
         pipe($theirs[0], $input) && pipe($output, $theirs[1]) && pipe($errors, $theirs[2])
           or return put($socket, 'F', "no pipes in the guest: $!");
       }
-      pipe(my $ended, my $end) && pipe(my $status, my $report) or return put($socket, 'F', "no pipes in the guest: $!");
-      $SIG{CHLD} = sub { syswrite($end, '.') };
+      pipe(my $status, my $report) or return put($socket, 'F', "no pipes in the guest: $!");
       my $program = fork;
       return put($socket, 'F', "no process in the guest: $!") if !defined $program;
       if (!$program) {
-        $SIG{$_} = 'DEFAULT' for qw(CHLD PIPE);
+        $SIG{PIPE} = 'DEFAULT';
         my $why = begin($line, \@theirs, $request, $arguments, $environment, $user);
         syswrite($report, $why);
         POSIX::_exit(127);
@@ -205,6 +204,9 @@ public enum GuestAgent {
         waitpid($program, 0);
         return put($socket, 'F', $why);
       }
+      # pidfd_open: it can be read when the program has ended. A signal that comes right before a wait would be seen after it.
+      my $ended = syscall(434, $program, 0);
+      return kill('KILL', -$program) && put($socket, 'F', "the guest's kernel is too old: $!") if $ended < 0;
       put($socket, 'B', '') or return kill('HUP', -$program);
       $input = $output = $terminal if $terminal;
       relay($socket, $buffer, $program, $input, $output, $errors, $ended, $terminal);
@@ -268,7 +270,8 @@ public enum GuestAgent {
         if ($inputEnds && $input && !length $pending) { close $input; undef $input }
         last if $hasEnded;
         my ($reading, $writing) = ('', '');
-        for ($socket, $output, $errors, $ended) { vec($reading, fileno $_, 1) = 1 if $_ }
+        for ($socket, $output, $errors) { vec($reading, fileno $_, 1) = 1 if $_ }
+        vec($reading, $ended, 1) = 1;
         vec($writing, fileno $input, 1) = 1 if $input && length $pending;
         next if select($reading, $writing, undef, undef) < 0;
         if ($input && length $pending && vec($writing, fileno $input, 1)) {
@@ -288,13 +291,10 @@ public enum GuestAgent {
           next if !$$file || !vec($reading, fileno $$file, 1);
           pass($socket, $file, $letter, 1) or return kill('HUP', -$program);
         }
-        if (vec($reading, fileno $ended, 1)) {
-          if (waitpid($program, WNOHANG) == $program) {
-            $outcome = $?;
-            $hasEnded = 1;
-          } else {
-            sysread($ended, my $mark, 1);
-          }
+        if (vec($reading, $ended, 1)) {
+          waitpid($program, 0);
+          $outcome = $?;
+          $hasEnded = 1;
         }
         if (vec($reading, fileno $socket, 1)) {
           my $count = sysread($socket, $buffer, 65536, length $buffer);
