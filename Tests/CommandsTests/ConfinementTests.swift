@@ -138,8 +138,11 @@ import Testing
     let victim = Process()
     victim.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     victim.arguments = rights + ["sleep", "600"]
+    victim.standardOutput = FileHandle.nullDevice
+    victim.standardError = FileHandle.nullDevice
     try victim.run()
-    defer { victim.terminate() }
+    // Other signals may be blocked in it, as they are in the thread that starts it.
+    defer { kill(victim.processIdentifier, SIGKILL) }
     let arguments =
       [kind, machines.path + "/1", program["shared/folder"], network ? "yes" : "no", "\(victim.processIdentifier)"]
       + ["\(UInt16(bigEndian: address.sin_port))", "/etc/passwd"] + files

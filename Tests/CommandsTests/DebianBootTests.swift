@@ -54,7 +54,8 @@ struct DebianBootTests {
     server.standardOutput = output
     server.standardError = FileHandle.nullDevice
     try server.run()
-    defer { server.terminate() }
+    // Other signals may be blocked in it, as they are in the thread that starts it.
+    defer { kill(server.processIdentifier, SIGKILL) }
     // "Serving HTTP on 127.0.0.1 port 40123 (http://127.0.0.1:40123/) ..."
     let greeting = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self).split(separator: " ")
     let word = try #require(greeting.firstIndex(of: "port"))
