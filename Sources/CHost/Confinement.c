@@ -161,7 +161,7 @@ static int clone_kept(const struct chost_kept *kept) {
     return -1;
 }
 
-// The same, which nobody writes to.
+// What is at a path, as a mount of its own; `read_only`: to which nobody writes by it.
 static int clone_mount_to_share(const char *path, int read_only) {
     int folder = clone_mount(path, 0);
     struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
@@ -174,7 +174,6 @@ static int clone_mount_to_share(const char *path, int read_only) {
 
 int chost_folder_alone(const char *path, int read_only) {
     int folder = clone_mount_to_share(path, read_only), ends[2], status;
-    struct stat kind;
     if (folder < 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0) {
         // Without root another process does it, in a user namespace of its own.
         pid_t child = fork();

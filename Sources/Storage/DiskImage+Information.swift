@@ -59,25 +59,32 @@ extension DiskImage {
   public static func backingFiles(of path: String, format: DiskFormat?) -> [String] {
     var files: [String] = []
     var (image, format) = (path, format)
-    while files.count < BackingChain.maximumDepth,
-      let found = try? information(path: image, format: format), let name = found.backingPath,
-      let next = try? BackingChain.resolve(name, from: image), canHoldDisk(next)
+    while files.count < BackingChain.maximumDepth, let next = behind(image, format), let path = next.path,
+      canHoldDisk(path)
     {
-      files.append(next)
-      image = next
-      format = found.backingFormat.flatMap(DiskFormat.init(rawValue:))
+      files.append(path)
+      (image, format) = (path, next.format)
     }
     return files
+  }
+
+  /// What an image says is right behind it: as it has it, where that leads, and of which format it is. Nil: nothing.
+  private static func behind(
+    _ image: String, _ format: DiskFormat?
+  ) -> (name: String, path: String?, format: DiskFormat?)? {
+    guard let found = try? information(path: image, format: format), let name = found.backingPath else { return nil }
+    return (
+      name, try? BackingChain.resolve(name, from: image), found.backingFormat.flatMap(DiskFormat.init(rawValue:))
+    )
   }
 
   /// The first file behind the image at `path` that isn't a known one; nil: there is none. None but known ones is opened.
   public static func backingFile(of path: String, format: DiskFormat?, isKnown: (String) -> Bool) -> String? {
     var (image, format) = (path, format)
     for _ in 0..<BackingChain.maximumDepth {
-      guard let found = try? information(path: image, format: format), let name = found.backingPath else { return nil }
-      guard let next = try? BackingChain.resolve(name, from: image), isKnown(next) else { return name }
-      image = next
-      format = found.backingFormat.flatMap(DiskFormat.init(rawValue:))
+      guard let next = behind(image, format) else { return nil }
+      guard let path = next.path, isKnown(path) else { return next.name }
+      (image, format) = (path, next.format)
     }
     return nil
   }

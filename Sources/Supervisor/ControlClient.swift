@@ -355,14 +355,13 @@ public struct ControlClient: Sendable {
         let (reply, descriptor) = try ask(ControlRequest(verb: .wait), isPatient: true)
         close(descriptor)
         // It says so when that is written down, a moment before its lock goes.
-        let end = MonotonicClock.nanoseconds() &+ UInt64(patience) * 1_000_000_000
-        while folder.isInUse, MonotonicClock.nanoseconds() < end { usleep(1000) }
+        _ = waitWhileInUse(until: self.deadline)
         return reply.exitCode
       } catch {
         // It doesn't listen yet, or doesn't any more and is on its way out.
-        let now = MonotonicClock.nanoseconds()
-        if deadline == nil { deadline = now &+ UInt64(patience) * 1_000_000_000 }
-        guard now < deadline! else { throw error }
+        let end = deadline ?? self.deadline
+        deadline = end
+        guard MonotonicClock.nanoseconds() < end else { throw error }
         usleep(10_000)
       }
     }

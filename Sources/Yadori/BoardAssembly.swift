@@ -93,7 +93,7 @@ struct BoardAssembly {
 
   private static func balloon(_ configuration: VirtualMachineConfiguration) -> VirtioBalloon? {
     let beyond = configuration.boardMemorySize - configuration.memorySize
-    guard configuration.hasBalloon == true || configuration.maximumMemorySize != nil else { return nil }
+    guard configuration.boardHasBalloon else { return nil }
     // What it wasn't given isn't the guest's to take, however short it is.
     return VirtioBalloon(target: beyond, deflatesWhenShort: configuration.maximumMemorySize == nil)
   }

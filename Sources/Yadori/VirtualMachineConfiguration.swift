@@ -173,6 +173,7 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
   /// What the board is made with.
   package var boardHartCount: Int { maximumHartCount ?? hartCount }
   package var boardMemorySize: UInt64 { maximumMemorySize ?? memorySize }
+  package var boardHasBalloon: Bool { hasBalloon == true || maximumMemorySize != nil }
 
   /// Whether a machine that was saved as the other can go on as this one.
   package func hasSameBoard(as other: Self) -> Bool {
@@ -181,8 +182,7 @@ public struct VirtualMachineConfiguration: Codable, Hashable, Sendable {
       && (network == nil) == (other.network == nil) && hasPowerButton == other.hasPowerButton
       && (guestSocket == nil) == (other.guestSocket == nil)
       && (sharedFolders == nil) == (other.sharedFolders == nil)
-      && (hasBalloon ?? false || maximumMemorySize != nil)
-        == (other.hasBalloon ?? false || other.maximumMemorySize != nil)
+      && boardHasBalloon == other.boardHasBalloon
   }
 
   /// Takes maximums away that what the machine has by now is beyond.
