@@ -3,6 +3,7 @@ import Virtio
 
 /// A virtio device in its slot.
 struct VirtioAttachment {
+  let transport: VirtioTransport
   let stateKeeper: any StateKeeper
   /// Connects the device's backend.
   let start: () throws -> Void
@@ -16,12 +17,14 @@ struct VirtioAttachment {
   private static let messageCapability: UInt32 = 0x11
 
   init(_ transport: VirtioMMIO) {
+    self.transport = transport.transport
     stateKeeper = transport
     start = { try transport.start() }
     reset = { transport.write(offset: VirtioAttachment.mmioStatus, width: 4, value: 0) }
   }
 
   init(_ transport: VirtioPCI) {
+    self.transport = transport.transport
     stateKeeper = transport
     start = { try transport.start() }
     reset = {

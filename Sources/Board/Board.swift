@@ -204,6 +204,11 @@ public final class Board: @unchecked Sendable {
     return keepers + virtio.map(\.stateKeeper)
   }
 
+  /// Has the virtio devices hold what is restored, or take it: with it they are connected to the host. Before `start`.
+  /// Throws what restoring them throws.
+  public func holdDeviceStates() { for attachment in virtio { attachment.transport.holdsState = true } }
+  public func releaseDeviceStates() throws { for attachment in virtio { try attachment.transport.releaseState() } }
+
   // MARK: power
 
   /// What the guest asked for last, until `reset`.

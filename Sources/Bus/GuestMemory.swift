@@ -1,3 +1,4 @@
+import Glibc
 import HostSystem
 import Synchronization
 
@@ -40,6 +41,38 @@ public final class GuestMemory: @unchecked Sendable {
       for piece in range.lowerBound / size...(range.upperBound - 1) / size { bounds[piece] = whole }
     }
     return bounds
+  }
+
+  /// Runs of pages, by number from `base` and in order, outside of which all of RAM is as `show` left it, or zero. Nothing
+  /// changes meanwhile. Nil: the host doesn't say.
+  public func changedPages() -> [Range<Int>]? {
+    let page = MemoryMapping.pageSize
+    guard let own = mapping.ownPages() else { return nil }
+    let shown = shown.withLock { $0 }.map { $0.lowerBound / page..<$0.upperBound / page }.sorted {
+      $0.lowerBound < $1.lowerBound
+    }
+    var runs: [Range<Int>] = []
+    func add(_ number: Int) {
+      if let last = runs.last, last.upperBound == number {
+        runs[runs.count - 1] = last.lowerBound..<number + 1
+      } else {
+        runs.append(number..<number + 1)
+      }
+    }
+    var next = 0
+    for run in own {
+      for number in run {
+        while next < shown.count, shown[next].upperBound <= number { next += 1 }
+        let isShown = next < shown.count && shown[next].contains(number)
+        if isShown || !Self.isZero(host + number * page, page) { add(number) }
+      }
+    }
+    return runs
+  }
+
+  private static func isZero(_ bytes: UnsafeRawPointer, _ count: Int) -> Bool {
+    // All are equal to the one before, and the first is zero.
+    bytes.load(as: UInt8.self) == 0 && memcmp(bytes, bytes + 1, count - 1) == 0
   }
 
   /// Gives whole pages of RAM back to the host. They read as zero, or as what `show` put there, until they are written.

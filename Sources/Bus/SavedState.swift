@@ -40,7 +40,10 @@ extension StateKeeper {
   }
 
   /// Throws `StateError` when the state is another component's, another version's or damaged.
-  public func restoreEncodedState(_ encoded: EncodedState) throws {
+  public func restoreEncodedState(_ encoded: EncodedState) throws { try decodedRestore(encoded)() }
+
+  /// What restores the state, which is decoded by then. Throws the same.
+  public func decodedRestore(_ encoded: EncodedState) throws -> () throws -> Void {
     guard encoded.identifier == stateIdentifier else {
       throw StateError("the saved state of '\(encoded.identifier)' was offered to '\(stateIdentifier)'")
     }
@@ -55,6 +58,6 @@ extension StateKeeper {
     } catch {
       throw StateError("the saved state of '\(stateIdentifier)' is damaged")
     }
-    try restoreState(state)
+    return { try self.restoreState(state) }
   }
 }

@@ -112,7 +112,12 @@ int chost_copy_process(void) {
     return CHOST_IN_COPY;
 }
 
-void chost_serve_copies(void) {
+static pid_t make_copy(int kind) {
+    pid_t process = kind == CHOST_COPY_BARE ? -1 : chost_fork_isolated(kind == CHOST_COPY_WITHOUT_NETWORK);
+    return process < 0 ? fork() : process;
+}
+
+void chost_serve_copies(int kind) {
     signal(SIGCHLD, SIG_IGN);
     for (;;) {
         char log[PATH_MAX];
@@ -120,7 +125,7 @@ void chost_serve_copies(void) {
         ssize_t length = chost_receive_descriptor(CHOST_REPORT_DESCRIPTOR, log, sizeof log - 1, &report);
         if (length <= 0) _exit(0);
         log[length] = 0;
-        pid_t process = fork();
+        pid_t process = make_copy(kind);
         if (process == 0) {
             signal(SIGCHLD, SIG_DFL);
             setsid();
@@ -129,7 +134,9 @@ void chost_serve_copies(void) {
             if (output < 0) dprintf(report, "73 can't write '%s': %s", log, strerror(errno));
             if (output < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0) _exit(1);
             if (dup2(report, CHOST_REPORT_DESCRIPTOR) < 0) _exit(1);
-            close_range(CHOST_REPORT_DESCRIPTOR + 1, ~0U, 0);
+            close(report);
+            close(output);
+            if (kind == CHOST_COPY_BARE) close_range(CHOST_REPORT_DESCRIPTOR + 1, ~0U, 0);
             return;
         }
         if (process < 0) dprintf(report, "71 this host allows no further process: %s", strerror(errno));

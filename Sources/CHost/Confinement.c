@@ -88,7 +88,37 @@ void chost_try_isolation(void) {
     possible = can_enter(flags | CLONE_NEWNS | CLONE_NEWPID) ? 2 : can_enter(flags) ? 1 : 0;
 }
 
+// Whether this process was isolated when it was made.
+static int born_isolated;
+
+int chost_fork_isolated(int network) {
+    int flags = namespaces(network);
+    // A user namespace can't be made by a process that shares its memory.
+    if (possible != 2 || flags & CLONE_NEWUSER) {
+        errno = ENOTSUP;
+        return -1;
+    }
+    volatile pid_t copy = -1;
+    volatile int reason = 0;
+    // A process is in the new namespace for processes from its birth only: the one that makes it needn't have memory of its
+    // own.
+    pid_t helper = vfork();
+    if (helper == 0) {
+        if (enter_namespaces(flags | CLONE_NEWNS | CLONE_NEWPID)) copy = fork();
+        if (copy == 0) {
+            born_isolated = 1;
+            return 0;
+        }
+        reason = errno;
+        _exit(0);
+    }
+    if (helper < 0) return -1;
+    errno = reason;
+    return copy;
+}
+
 int chost_isolate(int network) {
+    if (born_isolated) return 2;
     if (possible < 0) chost_try_isolation();
     int flags = namespaces(network) | (possible == 2 ? CLONE_NEWNS | CLONE_NEWPID : 0);
     if (possible == 0 || !enter_namespaces(flags)) return 0;

@@ -11,18 +11,24 @@ enum MachineStarting {
     try MachineRegistry(folder: ImageStore.standardFolder().deletingLastPathComponent())
   }
 
-  static func start(_ registry: MachineRegistry, _ record: MachineRecord, endsWithThis: Bool = false) throws {
+  static func start(
+    _ registry: MachineRegistry, _ record: MachineRecord, endsWithThis: Bool = false,
+    with mould: MachineLauncher.Mould? = nil
+  ) throws {
     var record = record
     record.configuration.adaptAndReport(record.name)
-    try MachineLauncher.start(registry, record, endsWithThis: endsWithThis)
+    try MachineLauncher.start(registry, record, endsWithThis: endsWithThis, with: mould)
   }
 }
 
 extension MachineStarting {
   /// Starts a machine that was just made; it goes where that fails.
-  static func startNew(_ registry: MachineRegistry, _ record: MachineRecord, endsWithThis: Bool = false) throws {
+  static func startNew(
+    _ registry: MachineRegistry, _ record: MachineRecord, endsWithThis: Bool = false,
+    with mould: MachineLauncher.Mould? = nil
+  ) throws {
     do {
-      try start(registry, record, endsWithThis: endsWithThis)
+      try start(registry, record, endsWithThis: endsWithThis, with: mould)
     } catch {
       try? registry.remove(record)
       throw error
@@ -125,14 +131,26 @@ public enum BackgroundMachine {
     }
   }
 
+  private static func nextOrder() throws -> MachineLauncher.Started {
+    guard let order = MachineLauncher.order() else {
+      throw CommandFailure(.software, "the command that was to say which machine to run has ended")
+    }
+    return order
+  }
+
   private static func run() -> Never {
     BrokenPipes.becomeErrors()
     do {
-      guard let order = MachineLauncher.order() else {
-        throw CommandFailure(.software, "the command that was to say which machine to run has ended")
+      var order = try nextOrder()
+      var mould: MachineMould?
+      if let saved = order.saved {
+        mould = try MachineProcess.mould(order.record, savedAt: saved)
+        try MachineLauncher.serveAsMould(keepingNetwork: order.record.configuration.network != nil)
+        order = try nextOrder()
       }
       Confinement.isolate(keepingNetwork: order.record.configuration.network != nil)
-      let process = try MachineProcess(order.registry, order.record, startTime: order.time, confinement: .isolated)
+      let process = try MachineProcess(
+        order.registry, order.record, startTime: order.time, confinement: .isolated, mould: mould)
       let signals = CaughtSignals { _ in process.machine.stop() }
       if order.endsWithStarter { MachineLauncher.whenStarterIsGone { process.machine.stop() } }
       let outcome = try process.run { MachineLauncher.report(nil) }

@@ -4,6 +4,7 @@ import HostSystem
 import Images
 import Network
 import Supervisor
+import Synchronization
 import Yadori
 
 struct SaveCommand: ParsableCommand {
@@ -135,17 +136,30 @@ struct CloneCommand: ParsableCommand {
     // Where this is killed before, the next command that looks at the list deletes it after a while.
     defer { try? SavedMachines.discard(place) }
     let saved = try SavedMachine(path: place)
-    let clones = try SavedMachines.prepare(registry, saved, named: wanted, image: record.image) { configuration in
+    @Sendable func adjust(_ configuration: inout VirtualMachineConfiguration) {
       // Two can't listen on the same port of the host.
       if case .user? = configuration.network?.attachment {
         configuration.network = .init(.user(forwards: []))
       }
     }
+    @Sendable func passKeptCode(to path: String) throws {
+      try SavedMachines.passKeptCode(from: registry.folder(of: record), to: path, isShared: true)
+    }
+    let mould = Mutex<MachineLauncher.Mould?>(nil)
+    let making = HostThread(name: "mould") {
+      try? passKeptCode(to: MachineFolder(URL(fileURLWithPath: place)).keptCode)
+      var common = record
+      common.configuration = saved.configuration
+      SavedMachines.dropOwnCode(&common.configuration, of: registry)
+      adjust(&common.configuration)
+      mould.withLock { $0 = MachineLauncher.mould(registry, common, savedAt: place) }
+    }
+    let clones = try SavedMachines.prepare(registry, saved, named: wanted, image: record.image, adjust: adjust)
+    making.join()
     let started = try clones.mapConcurrently { clone in
       Result {
-        try SavedMachines.passKeptCode(
-          from: registry.folder(of: record), to: registry.folder(of: clone).keptCode, isShared: true)
-        try MachineStarting.startNew(registry, clone)
+        try passKeptCode(to: registry.folder(of: clone).keptCode)
+        try MachineStarting.startNew(registry, clone, with: mould.withLock { $0 })
       }
     }
     // Those that run are whole, whatever becomes of the others.

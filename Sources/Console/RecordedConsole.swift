@@ -32,7 +32,8 @@ public final class RecordedConsole: ConsoleBackend, @unchecked Sendable {
     var fresh: [UInt8] = []
   }
 
-  public let path: String
+  /// Before the machine starts.
+  public var path: String
   private let output = Mutex(Output())
   // Set once, at the start, before the guest runs.
   private var loop: EventLoop?

@@ -53,6 +53,8 @@ package struct CodePage {
   package var entryPoints: UnsafeMutablePointer<UInt32>?
   /// The engine's: whether it has looked for code for the page as it is that it needn't make.
   package var isLookedUp = false
+  /// The hart's retired instructions when it was last found for an address.
+  fileprivate var lastFetch: UInt64 = 0
   /// It is among those of `CodeChanges`.
   var isSuspect = false
 
@@ -69,7 +71,7 @@ package struct CodePage {
 /// An engine leaves little to be interpreted, in many pages: it needs few of these, and they stay in the host's caches.
 struct DecodedPages {
   static let usualCapacity = 4096
-  static let capacityBesideEngine = 256
+  static let capacityBesideEngine = 4
 
   private struct Place {
     var owner: UnsafeMutablePointer<CodePage>
@@ -148,6 +150,10 @@ struct CodePages {
   private let pages: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>>
   private var count = 0
   private var nextVictim = 0
+  /// Memory for so many pages is taken at once; where the rest of it begins and ends.
+  private static let batch = 256
+  private var fresh: UnsafeMutablePointer<CodePage>?
+  private var freshEnd: UnsafeMutablePointer<CodePage>?
   /// Open addressing; nil: empty.
   private var buckets: UnsafeMutablePointer<UnsafeMutablePointer<CodePage>?>
 
@@ -207,11 +213,17 @@ struct CodePages {
       page.pointee.physical = physical
       place(page)
     } else {
-      guard let memory = try? arena.allocate(MemoryLayout<CodePage>.stride) else {
-        fatalError("no memory for the guest's code")
+      if fresh == freshEnd {
+        // Together: what is written of them isn't in many of the host's pages.
+        guard let memory = try? arena.allocate(Self.batch * MemoryLayout<CodePage>.stride) else {
+          fatalError("no memory for the guest's code")
+        }
+        fresh = memory.bindMemory(to: CodePage.self, capacity: Self.batch)
+        freshEnd = fresh.map { $0 + Self.batch }
       }
-      page = memory.bindMemory(to: CodePage.self, capacity: 1)
-      page.initialize(to: CodePage(physical: physical, source: memory))
+      page = fresh.unsafelyUnwrapped
+      fresh = page + 1
+      page.initialize(to: CodePage(physical: physical, source: UnsafeRawPointer(page)))
       pages[count] = page
       place(page)
       count += 1
@@ -255,6 +267,27 @@ extension Hart {
     try codePages.forEach(body)
   }
 
+  /// The physical addresses of the pages of code that were used last, so many at most: those first that are remembered for
+  /// an address still. While the hart doesn't run.
+  package func codePagesUsed(most count: Int) -> [UInt64] {
+    var others: [UnsafeMutablePointer<CodePage>] = []
+    codePages.forEach { if $0.pointee.entryPoints != nil { others.append($0) } }
+    let used = translations.fetchedPages + others.sorted { $0.pointee.lastFetch > $1.pointee.lastFetch }
+    var known: Set<UInt64> = []
+    return Array(used.map(\.pointee.physical).filter { known.insert($0).inserted }.prefix(count))
+  }
+
+  /// Has what can be known about pages of code be there before they are run. Those that aren't RAM are left out. Before
+  /// the hart runs.
+  package func prepareCode(_ pages: [UInt64]) {
+    for physical in pages where physical & ~TranslationCache.pageMask == 0 {
+      guard memory.bytes(at: PhysicalAddress(physical), count: 4096) != nil, let page = codePage(physical) else {
+        continue
+      }
+      engine?.prepare(page)
+    }
+  }
+
   /// Finds the decoded page for the instruction at `pc` and remembers it. Nil: a trap was raised.
   @inline(never)
   package func fetchPage(_ pc: UInt64) -> UnsafeMutablePointer<CodePage>? {
@@ -274,6 +307,7 @@ extension Hart {
       raise(TrapCause.instructionAccessFault, pc)
       return nil
     }
+    page.pointee.lastFetch = state.pointee.retired
     guard isUniformlyProtected(page: physical) else {
       isFetchConfined = true
       return confineFetch(pc, translation.physical) ? page : nil

@@ -9,11 +9,15 @@ package protocol ExecutionEngine: AnyObject {
   /// The page has new content, or stands for another physical page: what the engine made from it is void.
   func forget(_ page: UnsafeMutablePointer<CodePage>)
 
+  /// Finds what it has for a page before it is run.
+  func prepare(_ page: UnsafeMutablePointer<CodePage>)
+
   /// The same bytes as those of a page of code (4096), in a place where they stay as they are as long as the engine does;
   /// nil: there is none.
   func lastingContent(equalTo bytes: UnsafeRawPointer) -> UnsafeRawPointer?
 }
 
 extension ExecutionEngine {
+  package func prepare(_ page: UnsafeMutablePointer<CodePage>) {}
   package func lastingContent(equalTo bytes: UnsafeRawPointer) -> UnsafeRawPointer? { nil }
 }

@@ -143,6 +143,7 @@ public final class Hart: @unchecked Sendable {
       to: HartState(
         readEntries: bare.pointee.read, writeEntries: bare.pointee.write, fetchEntries: bare.pointee.fetch,
         dataContext: UnsafeMutableRawPointer(bare)))
+    state.pointee.secondMask = translations.secondMask
     x = UnsafeMutableRawPointer(state).advanced(by: MemoryLayout<HartState>.offset(of: \.x)!)
       .assumingMemoryBound(to: UInt64.self)
     lines = UnsafeMutableRawPointer(state).advanced(by: MemoryLayout<HartState>.offset(of: \.lines)!)
@@ -170,6 +171,7 @@ public final class Hart: @unchecked Sendable {
     state.pointee = HartState(
       readEntries: state.pointee.readEntries, writeEntries: state.pointee.writeEntries,
       fetchEntries: state.pointee.fetchEntries, dataContext: state.pointee.dataContext)
+    state.pointee.secondMask = translations.secondMask
     translations.clearAll()
     suspectAllCode()
     hasMemoryProtection = false

@@ -97,6 +97,8 @@ package struct HartState {
       (host & 1 != 0 ? 16 : 0) | (host & 4 != 0 ? 8 : 0) | (host & 8 != 0 ? 4 : 0) | (host & 16 != 0 ? 2 : 0)
         | (host & 32 != 0 ? 1 : 0))
   }
+  /// See `TranslationCache`.
+  package var secondMask: UInt64 = 0
   /// Added to a host address in RAM gives the guest's physical address.
   package var hostToPhysical: UInt64 = 0
   /// What generated code hands to a slow path (the value of a store), and a slow path to generated code.

@@ -13,14 +13,12 @@ extension Hart {
     if kind == .store, let watchedRange, watchedRange.lowerBound >> 12 == page >> 12 { return }
     let virtualPage = address & TranslationCache.pageMask
     let entries = kind == .store ? state.pointee.writeEntries : state.pointee.readEntries
-    let index = Int(address >> 12 & TranslationCache.indexMask)
     let entry = TranslationEntry(
       tag: virtualPage, addend: UInt64(UInt(bitPattern: bytes.baseAddress!)) &- virtualPage)
-    entries[index] = entry
-    entries[TranslationCache.secondSlot(address)] = entry
+    if translations.remember(entry, in: entries) { state.pointee.secondMask = translations.secondMask }
     dataContext.pointee.pages.note(address)
     if kind == .store {
-      didRememberStore(index)
+      didRememberStore(Int(address >> 12 & TranslationCache.indexMask))
       noteStore(page)
     }
     if translation.shift > 12, translation.shift < 63 {

@@ -45,9 +45,11 @@ package struct TranslationCache {
   package static let entryCount = 1024
   package static let indexMask: UInt64 = 1023
   /// Behind the entries stand those of a second, larger table, in other places: pages that take each other's entry in
-  /// the first are found there by generated code, without a walk.
-  package static let secondCount = 16384
-  static let totalCount = entryCount + secondCount
+  /// the first are found there by generated code, without a walk. It grows where they take each other's entry there, too:
+  /// that of a guest that does little is small.
+  static let largestSecondCount = 16384
+  private static let leastSecondCount = 1024
+  static let totalCount = entryCount + largestSecondCount
   static let fetchEntryCount = 4096
   package static let fetchIndexMask: UInt64 = 4095
   package static let pageMask: UInt64 = ~0xFFF
@@ -60,10 +62,10 @@ package struct TranslationCache {
   private static func invalidFetchTag(_ slot: Int) -> UInt64 { slot == 0 ? ~0 : 0 }
 
   /// Has both tables remember nothing. The memory is zero, or held entries.
-  private static func empty(_ entries: UnsafeMutablePointer<TranslationEntry>, isZero: Bool) {
-    if !isZero { memset(entries, 0, totalCount * MemoryLayout<TranslationEntry>.stride) }
-    entries[0].tag = invalidTag(0)
-    entries[entryCount].tag = invalidSecondTag(entryCount)
+  private func empty(_ entries: UnsafeMutablePointer<TranslationEntry>, isZero: Bool) {
+    if !isZero { memset(entries, 0, (Self.entryCount + Int(secondMask) + 1) * MemoryLayout<TranslationEntry>.stride) }
+    entries[0].tag = Self.invalidTag(0)
+    entries[Self.entryCount].tag = Self.invalidSecondTag(Self.entryCount)
   }
 
   private static func emptyFetch(_ entries: UnsafeMutablePointer<FetchEntry>, isZero: Bool) {
@@ -72,16 +74,40 @@ package struct TranslationCache {
     entries[0].unfencedTag = invalidFetchTag(0)
   }
 
+  /// The second tables' entries in use, less one: their number is a power of two.
+  private(set) var secondMask = UInt64(leastSecondCount - 1)
+  /// Entries that were taken from another page since it grew.
+  private var secondConflicts = 0
+
   /// Where the second table's entry for an address is, counted from the first table's begin.
   @inline(__always)
-  static func secondSlot(_ address: UInt64) -> Int {
-    entryCount + Int((address >> 12 ^ address >> 24) & UInt64(secondCount - 1))
+  func secondSlot(_ address: UInt64) -> Int {
+    Self.entryCount + Int((address >> 12 ^ address >> 24) & secondMask)
+  }
+
+  /// Puts an entry for its page into both tables. True: the second ones have another size from now on. What a page has
+  /// where it was found before isn't looked at for it any more.
+  @inline(__always)
+  mutating func remember(_ entry: TranslationEntry, in entries: UnsafeMutablePointer<TranslationEntry>) -> Bool {
+    entries[Int(entry.tag >> 12 & Self.indexMask)] = entry
+    let slot = secondSlot(entry.tag)
+    let before = entries[slot].tag
+    entries[slot] = entry
+    if before == entry.tag || before == Self.invalidSecondTag(slot) { return false }
+    return noteSecondConflict()
+  }
+
+  private mutating func noteSecondConflict() -> Bool {
+    secondConflicts += 1
+    guard secondConflicts > Int(secondMask) / 4, secondMask < UInt64(Self.largestSecondCount - 1) else { return false }
+    secondMask = secondMask << 2 | 3
+    secondConflicts = 0
+    return true
   }
 
   package struct Context {
     var key: TranslationKey
     var lastUse: UInt64
-    var isValid: Bool
     /// The region that guest pages above 4 KiB came from, by address half: a fence of one address in it clears all,
     /// for such a page stands in many entries. `mask` 0: none.
     var largeLow: (base: UInt64, mask: UInt64)
@@ -121,14 +147,15 @@ package struct TranslationCache {
     mutating func empty() { count = 0 }
   }
 
-  static let contextCount = 16
+  private static let mostContexts = 16
   private let contexts: UnsafeMutablePointer<Context>
+  /// Those that there are. Many machines need few.
+  private var contextCount = 0
+  private let arena: MemoryArena
   private var useCounter: UInt64 = 0
 
   /// Tables lie together in large pages: generated code looks into them all the time.
-  private static func table<Entry>(
-    of type: Entry.Type, _ count: Int, _ arena: MemoryArena
-  ) -> UnsafeMutablePointer<Entry> {
+  private func table<Entry>(of type: Entry.Type, _ count: Int) -> UnsafeMutablePointer<Entry> {
     guard let memory = try? arena.allocate(count * MemoryLayout<Entry>.stride) else {
       fatalError("no memory for remembered translations")
     }
@@ -137,20 +164,29 @@ package struct TranslationCache {
 
   /// The tables' memory is the arena's.
   init(_ arena: MemoryArena) {
-    contexts = .allocate(capacity: Self.contextCount)
-    for index in 0..<Self.contextCount {
-      let read = Self.table(of: TranslationEntry.self, Self.totalCount, arena)
-      let write = Self.table(of: TranslationEntry.self, Self.totalCount, arena)
-      let fetch = Self.table(of: FetchEntry.self, Self.fetchEntryCount, arena)
-      (contexts + index).initialize(
-        to: Context(
-          key: TranslationKey(satp: 0, mode: ~0), lastUse: 0, isValid: false, largeLow: (0, 0), largeHigh: (0, 0),
-          read: read, write: write, fetch: fetch, pages: PageLog(), fetchPages: PageLog(), partner: nil))
-    }
+    self.arena = arena
+    contexts = .allocate(capacity: Self.mostContexts)
+  }
+
+  /// One more, that remembers nothing.
+  private mutating func makeContext(_ key: TranslationKey) -> UnsafeMutablePointer<Context> {
+    let context = contexts + contextCount
+    let read = table(of: TranslationEntry.self, Self.totalCount)
+    let write = table(of: TranslationEntry.self, Self.totalCount)
+    let fetch = table(of: FetchEntry.self, Self.fetchEntryCount)
+    empty(read, isZero: true)
+    empty(write, isZero: true)
+    Self.emptyFetch(fetch, isZero: true)
+    context.initialize(
+      to: Context(
+        key: key, lastUse: useCounter, largeLow: (0, 0), largeHigh: (0, 0), read: read, write: write, fetch: fetch,
+        pages: PageLog(), fetchPages: PageLog(), partner: nil))
+    contextCount += 1
+    return context
   }
 
   func deallocate() {
-    for index in 0..<Self.contextCount {
+    for index in 0..<contextCount {
       contexts[index].pages.deallocate()
       contexts[index].fetchPages.deallocate()
     }
@@ -162,7 +198,7 @@ package struct TranslationCache {
   mutating func context(
     for key: TranslationKey, after previous: UnsafeMutablePointer<Context>
   ) -> UnsafeMutablePointer<Context> {
-    if let follower = previous.pointee.follower, follower.pointee.isValid, follower.pointee.key == key {
+    if let follower = previous.pointee.follower, follower.pointee.key == key {
       touch(follower)
       return follower
     }
@@ -175,26 +211,19 @@ package struct TranslationCache {
   mutating func context(for key: TranslationKey) -> UnsafeMutablePointer<Context> {
     useCounter &+= 1
     var oldest = contexts
-    for index in 0..<Self.contextCount {
+    for index in 0..<contextCount {
       let context = contexts + index
-      if context.pointee.isValid, context.pointee.key == key {
+      if context.pointee.key == key {
         context.pointee.lastUse = useCounter
         return context
       }
       if context.pointee.lastUse < oldest.pointee.lastUse { oldest = context }
     }
-    if oldest.pointee.isValid {
-      clear(oldest)
-    } else {
-      // Not before its first use: many machines need few, and memory that nobody has touched costs nothing.
-      Self.empty(oldest.pointee.read, isZero: true)
-      Self.empty(oldest.pointee.write, isZero: true)
-      Self.emptyFetch(oldest.pointee.fetch, isZero: true)
-    }
+    if contextCount < Self.mostContexts { return makeContext(key) }
+    clear(oldest)
     oldest.pointee.partner?.pointee.partner = nil
     oldest.pointee.partner = nil
     oldest.pointee.key = key
-    oldest.pointee.isValid = true
     oldest.pointee.lastUse = useCounter
     return oldest
   }
@@ -206,13 +235,13 @@ package struct TranslationCache {
 
   private func clear(_ context: UnsafeMutablePointer<Context>) {
     if context.pointee.pages.isAny {
-      Self.empty(context.pointee.read, isZero: false)
-      Self.empty(context.pointee.write, isZero: false)
+      empty(context.pointee.read, isZero: false)
+      empty(context.pointee.write, isZero: false)
     } else {
       for index in 0..<context.pointee.pages.count {
         let address = context.pointee.pages[index]
         let slot = Int(address >> 12 & Self.indexMask)
-        let second = Self.secondSlot(address)
+        let second = secondSlot(address)
         context.pointee.read[slot].tag = Self.invalidTag(slot)
         context.pointee.write[slot].tag = Self.invalidTag(slot)
         context.pointee.read[second].tag = Self.invalidSecondTag(second)
@@ -227,7 +256,7 @@ package struct TranslationCache {
 
   /// Forgets everything, or everything of one address space (translations of bare contexts stay then).
   func clearAll(asid: UInt64? = nil) {
-    for index in 0..<Self.contextCount where contexts[index].isValid {
+    for index in 0..<contextCount {
       let key = contexts[index].key
       if let asid, key.satp == 0 || key.asid != asid { continue }
       clear(contexts + index)
@@ -236,19 +265,31 @@ package struct TranslationCache {
 
   /// Forgets the translations for stores of all contexts.
   func clearStores() {
-    for index in 0..<Self.contextCount where contexts[index].isValid {
-      Self.empty(contexts[index].write, isZero: false)
+    for index in 0..<contextCount {
+      empty(contexts[index].write, isZero: false)
+    }
+  }
+
+  /// The pages of code that are remembered for an address, those of the contexts first that were used last.
+  var fetchedPages: [UnsafeMutablePointer<CodePage>] {
+    (0..<contextCount).map { contexts + $0 }.sorted {
+      $0.pointee.lastUse > $1.pointee.lastUse
+    }.flatMap { context in
+      (0..<Self.fetchEntryCount).compactMap { slot in
+        let entry = context.pointee.fetch[slot]
+        return [0, ~0].contains(entry.tag) && [0, ~0].contains(entry.unfencedTag) ? nil : entry.page
+      }
     }
   }
 
   /// Forgets the fetch translations of all contexts.
   func clearFetch() {
-    for index in 0..<Self.contextCount where contexts[index].isValid { clearFetch(contexts + index) }
+    for index in 0..<contextCount { clearFetch(contexts + index) }
   }
 
   /// Has the code behind the fetch translations of all contexts looked at again before its next use (FENCE.I).
   func fenceFetch() {
-    for index in 0..<Self.contextCount where contexts[index].isValid {
+    for index in 0..<contextCount {
       let context = contexts + index
       if context.pointee.fetchPages.isAny {
         for slot in 0..<Self.fetchEntryCount { Self.fence(context.pointee.fetch + slot) }
@@ -282,7 +323,7 @@ package struct TranslationCache {
 
   /// Forgets what stands for the page of `address`, in one address space or in all.
   func clearPage(containing address: UInt64, asid: UInt64?) {
-    for index in 0..<Self.contextCount where contexts[index].isValid {
+    for index in 0..<contextCount {
       let context = contexts + index
       let key = context.pointee.key
       if key.satp == 0 { continue }
@@ -297,7 +338,7 @@ package struct TranslationCache {
       let slotTag = Self.invalidTag(slot)
       if context.pointee.read[slot].tag == tag { context.pointee.read[slot].tag = slotTag }
       if context.pointee.write[slot].tag == tag { context.pointee.write[slot].tag = slotTag }
-      let second = Self.secondSlot(address)
+      let second = secondSlot(address)
       let secondTag = Self.invalidSecondTag(second)
       if context.pointee.read[second].tag == tag { context.pointee.read[second].tag = secondTag }
       if context.pointee.write[second].tag == tag { context.pointee.write[second].tag = secondTag }

@@ -47,7 +47,7 @@ public final class EventLoop: @unchecked Sendable {
     var work: [() -> Void] = []
   }
 
-  private let wakeDescriptor: Int32
+  private var wakeDescriptor: Int32
   private let shared = Mutex(Shared())
   private let stopping = Atomic<Bool>(false)
   private let threadIdentity = Atomic<UInt>(0)
@@ -78,6 +78,14 @@ public final class EventLoop: @unchecked Sendable {
   }
 
   deinit { close(wakeDescriptor) }
+
+  /// Has the loop be this process's alone, which is a copy of the one that made it. Before `start`. Throws `HostError`.
+  public func becomeIndependent() throws {
+    let own = chost_event_descriptor()
+    guard own >= 0 else { throw HostError.last("can't make an event descriptor") }
+    close(wakeDescriptor)
+    wakeDescriptor = own
+  }
 
   /// Starts the thread. A loop runs once: after `stop` it can't be started again.
   public func start(name: String = "io") {

@@ -9,7 +9,7 @@ public final class MemoryArena {
   /// Large enough for `MemoryMapping` to ask for large pages; the host gives it as it is touched.
   private static let regionSize = 64 << 20
   /// Of the first one, which is all that a small machine needs: there large pages would be most of it, till more is needed.
-  private static let firstRegionSize = 20 << 20
+  private static let firstRegionSize = 24 << 20
   private var regions: [Region] = []
   private var used = 0
   private var size = 0

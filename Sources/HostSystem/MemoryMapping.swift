@@ -52,23 +52,43 @@ public struct MemoryMapping: ~Copyable {
   /// was new, or the page was given back: all others are zero. Where the host doesn't say, and where a file is shown, it may
   /// be less than there are that aren't zero. Nil: the host says nothing.
   public func touchedPages(inPiecesOf size: Int) -> [Int]? {
-    let descriptor = chost_open("/proc/self/pagemap", O_RDONLY, 0)
-    guard descriptor >= 0 else { return nil }
-    defer { close(descriptor) }
-    let page = Self.pageSize
-    let first = Int(bitPattern: base) / page
     var counts = [Int](repeating: 0, count: (count + size - 1) / size)
+    return forEachPresentPage { page, _ in counts[page * Self.pageSize / size] += 1 } ? counts : nil
+  }
+
+  /// Runs of pages that are of no file: somebody has written them since a file was shown there, or touched them where none
+  /// was. Nil: the host doesn't say.
+  public func ownPages() -> [Range<Int>]? {
+    var runs: [Range<Int>] = []
+    let isKnown = forEachPresentPage { page, isOfFile in
+      if isOfFile { return }
+      if let last = runs.last, last.upperBound == page {
+        runs[runs.count - 1] = last.lowerBound..<page + 1
+      } else {
+        runs.append(page..<page + 1)
+      }
+    }
+    return isKnown ? runs : nil
+  }
+
+  /// Calls `body` with the number of each page that is there, or was moved out to a disk, and whether it is a file's;
+  /// proc_pid_pagemap(5). False: the host doesn't say.
+  private func forEachPresentPage(_ body: (_ page: Int, _ isOfFile: Bool) -> Void) -> Bool {
+    let descriptor = chost_open("/proc/self/pagemap", O_RDONLY, 0)
+    guard descriptor >= 0 else { return false }
+    defer { close(descriptor) }
+    let first = Int(bitPattern: base) / Self.pageSize
+    let pages = count / Self.pageSize
     var entries = [UInt64](repeating: 0, count: 32768)
-    for start in stride(from: 0, to: count / page, by: entries.count) {
-      let wanted = min(entries.count, count / page - start)
+    for start in stride(from: 0, to: pages, by: entries.count) {
+      let wanted = min(entries.count, pages - start)
       let got = entries.withUnsafeMutableBytes {
         pread(descriptor, $0.baseAddress, wanted * 8, off_t((first + start) * 8))
       }
-      guard got == wanted * 8 else { return nil }
-      // It is there, or was moved out to a disk; proc_pid_pagemap(5).
-      for index in 0..<wanted where entries[index] >> 62 != 0 { counts[(start + index) * page / size] += 1 }
+      guard got == wanted * 8 else { return false }
+      for index in 0..<wanted where entries[index] >> 62 != 0 { body(start + index, entries[index] >> 61 & 1 != 0) }
     }
-    return counts
+    return true
   }
 
   /// Gives the pages of a range back to the host; they read as zeroes afterwards. Only the whole pages inside the range

@@ -108,6 +108,28 @@ package final class DiskFile {
     return done
   }
 
+  /// The same for a buffer that is all zero, which isn't touched where the file has holes.
+  func readContent(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
+    let size = try byteCount()
+    guard offset < size else { return 0 }
+    let count = Int(min(UInt64(buffer.count), size - offset))
+    var done = 0
+    while done < count {
+      // SEEK_DATA and SEEK_HOLE, lseek(2)
+      let start = lseek(descriptor, off_t(offset) + off_t(done), 3)
+      if start < 0, errno == ENXIO { break }
+      let first = start < 0 ? done : Int(start - off_t(offset))
+      if first >= count { break }
+      let hole = start < 0 ? -1 : lseek(descriptor, start, 4)
+      let end = hole < 0 ? count : min(count, Int(hole - off_t(offset)))
+      let wanted = UnsafeMutableRawBufferPointer(rebasing: buffer[first..<max(first, end)])
+      let read = try read(at: offset + UInt64(first), into: wanted)
+      if read < wanted.count { return first + read }
+      done = max(end, first + 1)
+    }
+    return count
+  }
+
   /// Fills the whole buffer; what lies beyond the end of the file reads as zeroes.
   func readZeroFilled(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws {
     let count = try read(at: offset, into: buffer)

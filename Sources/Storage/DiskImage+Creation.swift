@@ -90,7 +90,7 @@ extension DiskImage {
     do {
       let file = try DiskFile(path: temporary, readOnly: false)
       defer { file.close() }
-      try bytes.withUnsafeBytes { try file.write(at: 0, $0) }
+      try bytes.withUnsafeBytes { try writeContent(of: $0, to: file) }
       guard ftruncate(descriptor, off_t(clamping: fileSize)) == 0 else {
         throw DiskFile.failure("can't make \(path) \(fileSize) bytes long")
       }
@@ -101,6 +101,15 @@ extension DiskImage {
       throw error
     }
     try synchronizeFolder(of: path)
+  }
+
+  /// Leaves out pages that are all zero.
+  private static func writeContent(of bytes: UnsafeRawBufferPointer, to file: DiskFile) throws {
+    let page = 4096
+    for start in stride(from: 0, to: bytes.count, by: page) {
+      let part = UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + page, bytes.count)])
+      if part.contains(where: { $0 != 0 }) { try file.write(at: UInt64(start), part) }
+    }
   }
 
   private static func synchronizeFolder(of path: String) throws {

@@ -212,8 +212,9 @@ public struct ControlClient: Sendable {
     }
     _ = try check()
     SavedMachine.removeAbandoned(name, in: target)
+    let memory = isDurable ? nil : self.folder.memory
     try make(path, in: target) {
-      ControlRequest(verb: .save, path: $0, isDurable: isDurable)
+      ControlRequest(verb: .save, path: $0, isDurable: isDurable, asChanges: memory != nil)
     } place: { fresh in
       // As it is by now: the guest may have been shared a folder meanwhile.
       let record = try known.registry.record(identifier: known.record.identifier) ?? known.record
@@ -224,9 +225,11 @@ public struct ControlClient: Sendable {
       try target.makeFolder(partial)
       defer { try? target.remove(partial) }
       let place = try target.folder(partial)
-      for file in made.contentFiles {
+      let files = made.contentFiles
+      for file in files.written {
         try using { try made.folder.take(file, to: place, as: file, isDurable: isDurable) }
       }
+      try using { for file in files.base { try memory?.link(file, to: place, as: file) } }
       try place.write(try adopted.text, to: "machine", isDurable: isDurable)
       if isDurable { try place.synchronize() }
       // What it replaces goes with the partial one.

@@ -18,6 +18,8 @@ struct ControlRequest: Codable {
   var path: String?
   /// Of `save`: whether its RAM is to outlive a failure of the host; nil: yes.
   var isDurable: Bool?
+  /// Of `save`: whether what RAM was restored from may be left out; nil: no.
+  var asChanges: Bool?
   /// Of `set`: processors at most, 0 for no limit, and the weight; nil: as it is.
   var processors: Double?
   var weight: Int?
@@ -116,6 +118,17 @@ enum ControlLine {
   /// The same, with a descriptor that came with it, for the caller to close.
   static func read<Value: Decodable>(_ type: Value.Type, from descriptor: Int32, passed: inout Int32?) -> Value? {
     UnixSocket.readLine(from: descriptor, longest: longest, passed: &passed).flatMap { decode(type, $0) }
+  }
+
+  /// Makes what the first request to a machine would have made.
+  static func makeCommonThings() {
+    var reply = ControlReply()
+    reply.status = MachineStatus(isBeingSaved: false)
+    reply.status?.confinement = [.noCoreFiles]
+    _ = try? JSONEncoder().encode(reply)
+    if let line = try? JSONEncoder().encode(ControlRequest(verb: .status)) {
+      _ = decode(ControlRequest.self, Array(line))
+    }
   }
 
   private static func decode<Value: Decodable>(_ type: Value.Type, _ line: [UInt8]) -> Value? {

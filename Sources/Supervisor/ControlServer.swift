@@ -15,7 +15,7 @@ package final class ControlServer: Sendable {
     var pressPowerButton: @Sendable () -> MachineError?
     var kill: @Sendable () -> Void
     /// Why it can't be saved there; nil: it was.
-    package var save: @Sendable (_ path: String, _ isDurable: Bool) -> MachineError?
+    package var save: @Sendable (_ path: String, _ isDurable: Bool, _ asChanges: Bool) -> MachineError?
     /// The same for its translators' code.
     package var keepCode: @Sendable (String) -> MachineError?
     /// Processors (nil: no limit), a weight, which processors (nil: all), how many harts its guest uses by now and RAM,
@@ -106,7 +106,9 @@ package final class ControlServer: Sendable {
       reply = Self.reply(request.path, missing: "say where") { Self.reaching($0, by: passed, handlers.keepCode) }
     case .save:
       reply = Self.reply(request.path, missing: "say where") { path in
-        Self.reaching(path, by: passed) { handlers.save($0, request.isDurable ?? true) }
+        Self.reaching(path, by: passed) {
+          handlers.save($0, request.isDurable ?? true, request.asChanges ?? false)
+        }
       }
     case .resize:
       if let columns = request.columns, let rows = request.rows, (1...65535).contains(columns),
@@ -198,7 +200,7 @@ extension ControlServer.Handlers {
   /// Of a machine that can't do anything else.
   package init(status: @escaping @Sendable () -> MachineStatus) {
     self.init(
-      status: status, pause: {}, resume: {}, pressPowerButton: { nil }, kill: {}, save: { _, _ in nil },
+      status: status, pause: {}, resume: {}, pressPowerButton: { nil }, kill: {}, save: { _, _, _ in nil },
       keepCode: { _ in nil }, set: { _, _, _, _, _ in nil }, publish: { _ in nil }, unpublish: { _ in nil },
       share: { _, _ in nil }, unshare: { _ in nil }, resizeConsole: { _, _ in })
   }

@@ -40,6 +40,26 @@ public struct MachineFolder: Sendable {
   private var lock: String { url.path + Self.lockSuffix }
   static let lockSuffix = ".lock"
   private var ending: String { file("ending") }
+  /// What its RAM was restored from, where the machine's process can't write to it.
+  static let memorySuffix = ".memory"
+
+  /// Keeps these files of a folder, of which the machine's RAM is to be restored, for saving only what is otherwise by
+  /// then.
+  func keepMemory(_ files: [String], of source: DistrustedFolder) throws {
+    removeMemory()
+    let machines = try DistrustedFolder(path: url.deletingLastPathComponent().path)
+    try machines.makeFolder(url.lastPathComponent + Self.memorySuffix)
+    let folder = try machines.folder(url.lastPathComponent + Self.memorySuffix)
+    for file in files { try source.link(file, to: folder, as: file) }
+  }
+
+  /// What was kept; nil: nothing.
+  var memory: DistrustedFolder? { try? DistrustedFolder(path: url.path + Self.memorySuffix) }
+
+  func removeMemory() {
+    let machines = try? DistrustedFolder(path: url.deletingLastPathComponent().path)
+    try? machines?.remove(url.lastPathComponent + Self.memorySuffix)
+  }
   /// What saved machines are named until they are where they were to be.
   static let savingPrefix = ".saving-"
 

@@ -20,6 +20,8 @@ public enum MachineLauncher {
     var time: UInt64
     /// Whether it ends, as by pulling the plug, when the process has ended that starts it.
     var endsWithStarter: Bool
+    /// The saved machine from which it, and copies of it, go on; nil: it runs the one machine.
+    var saved: String?
   }
 
   /// The socket of the copy that copies itself for each machine; below zero: there is none.
@@ -35,7 +37,7 @@ public enum MachineLauncher {
       return false
     }
     if isLikely { makeCommonThings() }
-    chost_serve_copies()
+    chost_serve_copies(CHOST_COPY_BARE)
     return true
   }
 
@@ -47,38 +49,91 @@ public enum MachineLauncher {
     let order = Order(folder: URL(fileURLWithPath: "/"), record: record, time: 0, endsWithStarter: false)
     if let bytes = try? JSONEncoder().encode(order) { _ = try? JSONDecoder().decode(Order.self, from: bytes) }
     _ = MachineFolder(order.folder.appendingPathComponent("machines/none")).lastEnding
+    ControlLine.makeCommonThings()
     VirtualMachine.makeCommonThings()
     Confinement.tryIsolation()
   }
 
+  /// A process that has a saved machine ready to go on: the processes of machines that do are copies of it. It ends with
+  /// this.
+  public final class Mould: Sendable {
+    fileprivate let socket: Int32
+    fileprivate init(_ socket: Int32) { self.socket = socket }
+    deinit { close(socket) }
+  }
+
+  /// Makes one. Nil: that can't be, and each machine is started by itself.
+  /// - Parameters:
+  ///   - record: what the machines have in common, in the place of theirs.
+  ///   - path: the saved machine's folder, in which there may be kept code, too.
+  public static func mould(_ registry: MachineRegistry, _ record: MachineRecord, savedAt path: String) -> Mould? {
+    // Whoever looks for damage makes a thread.
+    let code = [MachineFolder(URL(fileURLWithPath: path)).keptCode] + (record.configuration.keptCode ?? [])
+    for file in code { VirtualMachine.checkCode(at: file) }
+    let order = Order(folder: registry.folder, record: record, time: 0, endsWithStarter: false, saved: path)
+    guard MachineMould.isPossible(record.configuration),
+      let connection = try? send(order, to: template, log: "/dev/null")
+    else { return nil }
+    defer { close(connection) }
+    var byte: UInt8 = 0
+    var socket: Int32 = -1
+    guard chost_receive_descriptor(connection, &byte, 1, &socket) == 1, socket >= 0 else { return nil }
+    return Mould(socket)
+  }
+
+  /// For the process that was told to be one: has machines' processes be copies of what it is now. Returns in these.
+  /// - Parameter network: whether the machines use the host's network.
+  public static func serveAsMould(keepingNetwork network: Bool) throws {
+    var ends: [Int32] = [-1, -1]
+    guard socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends) == 0,
+      chost_send_descriptor(reportDescriptor, "\n", 1, ends[0]) == 1, dup2(ends[1], reportDescriptor) >= 0
+    else { throw HostError.last("can't make a pair of sockets") }
+    for end in ends { close(end) }
+    chost_serve_copies(network ? CHOST_COPY_ISOLATED : CHOST_COPY_WITHOUT_NETWORK)
+  }
+
+  /// Has a copy of a process be made, and tells it what it is to do. Returns what it reports by. Throws `HostError`.
+  /// - Parameter log: the path of the file for what it says on its way.
+  private static func send(_ order: Order, to template: Int32, log: String) throws -> Int32 {
+    var ends: [Int32] = [-1, -1]
+    guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
+      throw HostError.last("can't make a pair of sockets")
+    }
+    defer { close(ends[1]) }
+    do {
+      guard log.withCString({ chost_send_descriptor(template, $0, strlen($0), ends[1]) }) > 0 else {
+        throw HostError.last("can't make a process")
+      }
+      let bytes = try JSONEncoder().encode(order) + [endOfMessage]
+      // What ends at once says why in its log.
+      _ = bytes.withUnsafeBytes { UnixSocket.sendAll($0, to: ends[0]) }
+      return ends[0]
+    } catch {
+      close(ends[0])
+      throw error
+    }
+  }
+
   /// Starts it, and returns when it runs; `prepare` was called before. Throws the `MachineError` that the process gives as
   /// reason why not.
-  /// - Parameter endsWithThis: whether it is pulled the plug of when this process ends, however that does.
-  public static func start(_ registry: MachineRegistry, _ record: MachineRecord, endsWithThis: Bool = false) throws {
+  /// - Parameters:
+  ///   - endsWithThis: whether it is pulled the plug of when this process ends, however that does.
+  ///   - mould: what it is made with.
+  public static func start(
+    _ registry: MachineRegistry, _ record: MachineRecord, endsWithThis: Bool = false, with mould: Mould? = nil
+  ) throws {
     let folder = registry.folder(of: record)
     try folder.create()
     if folder.isInUse {
       throw MachineError(
         .unavailable, "the machine '\(record.name)' runs already; 'yadori console \(record.name)' shows it")
     }
-    var ends: [Int32] = [-1, -1]
-    guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
-      throw HostError.last("can't make a pair of sockets")
-    }
+    let order = Order(
+      folder: registry.folder, record: record, time: MonotonicClock.nanoseconds(), endsWithStarter: endsWithThis)
+    let connection = try send(order, to: mould?.socket ?? template, log: folder.processLog)
     var isKept = false
-    defer { if !isKept { close(ends[0]) } }
-    do {
-      defer { close(ends[1]) }
-      let order = Order(
-        folder: registry.folder, record: record, time: MonotonicClock.nanoseconds(), endsWithStarter: endsWithThis)
-      guard folder.processLog.withCString({ chost_send_descriptor(template, $0, strlen($0), ends[1]) }) > 0 else {
-        throw HostError.last("can't make a process")
-      }
-      let bytes = try JSONEncoder().encode(order) + [endOfMessage]
-      // What ends at once says why in its log.
-      _ = bytes.withUnsafeBytes { UnixSocket.sendAll($0, to: ends[0]) }
-    }
-    let report = String(decoding: readMessage(ends[0]), as: UTF8.self)
+    defer { if !isKept { close(connection) } }
+    let report = String(decoding: readMessage(connection), as: UTF8.self)
     if report == ready {
       // Its other end sees when it is closed.
       isKept = endsWithThis
@@ -91,7 +146,7 @@ public enum MachineLauncher {
       return
     }
     // It lets everything go before it closes its end: whoever cleans up finds nothing in use.
-    while !readMessage(ends[0]).isEmpty {}
+    while !readMessage(connection).isEmpty {}
     let words = report.split(separator: " ", maxSplits: 1)
     guard words.count == 2, let code = words.first.flatMap({ Int32($0) }).flatMap(MachineError.Code.init(rawValue:))
     else {
@@ -109,6 +164,8 @@ public enum MachineLauncher {
     public let time: UInt64
     /// See `whenStarterIsGone`.
     public let endsWithStarter: Bool
+    /// The saved machine of which the process is to be a mould; nil: it isn't to be one.
+    public let saved: String?
   }
 
   /// For the process that was started: what it is to run. Nil: nobody says.
@@ -116,10 +173,12 @@ public enum MachineLauncher {
     guard let order = try? JSONDecoder().decode(Order.self, from: Data(readMessage(reportDescriptor))) else {
       return nil
     }
-    chost_set_title(CommandLine.unsafeArgv, CommandLine.argc, "yadori machine \(order.record.name)")
+    chost_set_title(
+      CommandLine.unsafeArgv, CommandLine.argc,
+      order.saved == nil ? "yadori machine \(order.record.name)" : "yadori mould")
     return Started(
       registry: MachineRegistry(whenUsed: order.folder), record: order.record, time: order.time,
-      endsWithStarter: order.endsWithStarter)
+      endsWithStarter: order.endsWithStarter, saved: order.saved)
   }
 
   /// For the process that was started, where it is to end with its starter: calls `action` on a thread of its own when

@@ -31,9 +31,10 @@ public final class MachineProcess: @unchecked Sendable {
   ///   - console: the terminal it runs on; nil: none, what it prints goes to the folder's `consoleLog`.
   ///   - startTime: when the process was started that runs it, see `MachineLauncher.order`.
   ///   - confinement: what the process leaves before it opens the machine's files.
+  ///   - mould: what the machine is made with; nil: of its configuration alone.
   public init(
     _ registry: MachineRegistry, _ record: MachineRecord, console: TerminalConsole? = nil, startTime: UInt64? = nil,
-    confinement: FilesLeft = .later
+    confinement: FilesLeft = .later, mould: MachineMould? = nil
   ) throws {
     self.startTime = startTime
     self.registry = registry
@@ -46,11 +47,7 @@ public final class MachineProcess: @unchecked Sendable {
     }
     self.lock = lock
     Self.removeLeftovers(folder)
-    recorder = console == nil ? RecordedConsole(path: folder.consoleLog) : nil
-    var configuration = record.configuration
-    // Where somebody in the guest may listen.
-    if record.image != nil { configuration.guestSocket = folder.guestSocket }
-    configuration.keptCode = [folder.keptCode] + (configuration.keptCode ?? [])
+    let configuration = Self.configuration(of: record, in: folder)
     // It is all machines'.
     let weights = chost_open(registry.folder.appendingPathComponent("weights").path, O_RDWR | O_CREAT, 0o600)
     var places: [String: String] = [:]
@@ -68,9 +65,34 @@ public final class MachineProcess: @unchecked Sendable {
       registry.close()
     case .later: break
     }
-    machine = try Self.make(configuration, folder, console: console ?? recorder!, places)
+    if let mould {
+      let (machine, console) = try mould.become(configuration, consoleLog: folder.consoleLog)
+      self.machine = machine
+      recorder = console
+    } else {
+      recorder = console == nil ? RecordedConsole(path: folder.consoleLog) : nil
+      machine = try Self.make(configuration, folder, console: console ?? recorder!, places)
+    }
     machine.weightsFile = weights >= 0 ? weights : nil
     if !record.isTemporary { machine.codeFile = folder.keptCode }
+  }
+
+  /// What a machine of the registry is made of in its process.
+  private static func configuration(of record: MachineRecord, in folder: MachineFolder) -> VirtualMachineConfiguration {
+    var configuration = record.configuration
+    // Where somebody in the guest may listen.
+    if record.image != nil { configuration.guestSocket = folder.guestSocket }
+    configuration.keptCode = [folder.keptCode] + (configuration.keptCode ?? [])
+    return configuration
+  }
+
+  /// What machines are made with that go on from one saved one. Throws `MachineError`.
+  /// - Parameters:
+  ///   - record: what they have in common, in the place of theirs.
+  ///   - path: the saved machine's folder, in which there may be kept code, too.
+  public static func mould(_ record: MachineRecord, savedAt path: String) throws -> MachineMould {
+    let folder = MachineFolder(URL(fileURLWithPath: path))
+    return try MachineMould(try SavedMachine(path: path), configuration(of: record, in: folder))
   }
 
   /// A temporary machine on a terminal goes, too, where something came between this and its run.
@@ -105,6 +127,7 @@ public final class MachineProcess: @unchecked Sendable {
   /// What a run that was killed has left: how the one before it ended, and what it was to save.
   private static func removeLeftovers(_ folder: MachineFolder) {
     folder.forgetEnding()
+    if !FileManager.default.fileExists(atPath: folder.resumption) { folder.removeMemory() }
     guard let place = try? DistrustedFolder(path: folder.url.path) else { return }
     for name in place.names() where name.hasPrefix(MachineFolder.savingPrefix) { try? place.remove(name) }
   }
@@ -230,11 +253,11 @@ public final class MachineProcess: @unchecked Sendable {
         return machine.pressPowerButton() ? nil : MachineError(.unavailable, "it has no power button")
       },
       kill: { machine.stop() },
-      save: { [weak self] path, isDurable in
+      save: { [weak self] path, isDurable, asChanges in
         machine.wait(while: [.ready])
         self?.saves.withLock { $0 += 1 }
         defer { self?.saves.withLock { $0 -= 1 } }
-        return Self.reason { try machine.save(to: path, isDurable: isDurable) }
+        return Self.reason { try machine.save(to: path, isDurable: isDurable, asChanges: asChanges) }
       },
       keepCode: { [weak self] path in
         machine.wait(while: [.ready])

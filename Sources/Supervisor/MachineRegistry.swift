@@ -236,6 +236,7 @@ public final class MachineRegistry: Sendable {
   func forget(_ record: MachineRecord) throws {
     _ = try use { try $0.write { try MachineRecord.deleteOne($0, key: record.identifier) } }
     discard(folder(of: record).url)
+    folder(of: record).removeMemory()
   }
 
   /// Where the machines' folders are. What is in those isn't trusted.
@@ -270,6 +271,8 @@ public final class MachineRegistry: Sendable {
       let isLeft =
         name.hasPrefix(".clone-") || name.hasPrefix("..clone-")
         || (MachineRecord.isIdentifier(name) && !folder(identifier: name).isInUse)
+        || (name.hasSuffix(MachineFolder.memorySuffix)
+          && !known.contains(String(name.dropLast(MachineFolder.memorySuffix.count))))
       if name.hasPrefix(DistrustedFolder.removedPrefix) || (isLeft && Self.isOld(name, in: machines)) {
         try? machines.remove(name)
       }

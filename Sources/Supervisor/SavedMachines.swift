@@ -27,7 +27,7 @@ public enum SavedMachines {
       let configurations = try records.mapConcurrently { record in
         let folder = registry.folder(of: record)
         try folder.create()
-        let staged = try stage(saved, in: folder)
+        let staged = try stage(saved, in: folder, isTemporary: isTemporary)
         try staged.show(in: folder)
         return staged.configuration
       }
@@ -38,7 +38,10 @@ public enum SavedMachines {
       // One step, that it is written to the disk once.
       try registry.add(records)
     } catch {
-      for record in records { try? FileManager.default.removeItem(at: registry.folder(of: record).url) }
+      for record in records {
+        try? FileManager.default.removeItem(at: registry.folder(of: record).url)
+        registry.folder(of: record).removeMemory()
+      }
       throw error
     }
     return records
@@ -134,7 +137,9 @@ public enum SavedMachines {
   }
 
   /// Puts a saved machine's files into a machine's folder, beside what is there: each disk is an overlay of the saved one.
-  private static func stage(_ saved: SavedMachine, in place: MachineFolder) throws -> Staged {
+  private static func stage(
+    _ saved: SavedMachine, in place: MachineFolder, isTemporary: Bool = false
+  ) throws -> Staged {
     let identifier = MachineRecord.newIdentifier()
     let folder = try DistrustedFolder(path: place.url.path)
     let baseName = "\(diskPrefix)\(identifier)"
@@ -155,9 +160,7 @@ public enum SavedMachines {
         configuration.disks[index].format = "qcow2"
         configuration.disks[index].base = base
       }
-      // The one that was saved has its own, and each puts its own code before these.
-      let machines = place.url.deletingLastPathComponent().path + "/"
-      configuration.keptCode?.removeAll { $0.hasPrefix(machines) }
+      dropOwnCode(&configuration, among: place.url.deletingLastPathComponent().path)
       if configuration.guestSocket != nil { configuration.guestSocket = place.guestSocket }
       if saved.isOff { return Staged(configuration: configuration, folder: folder, disks: baseName, resumption: nil) }
       let name = URL(fileURLWithPath: place.resumption).lastPathComponent + ".partial"
@@ -165,11 +168,23 @@ public enum SavedMachines {
       try folder.makeFolder(name)
       let resumption = try folder.folder(name)
       for file in saved.stateFiles { try saved.folder.link(file, to: resumption, as: file) }
+      // Seldom cloned.
+      if !isTemporary { try place.keepMemory(saved.memoryFiles, of: resumption) }
       return Staged(configuration: configuration, folder: folder, disks: baseName, resumption: name)
     } catch {
       try? folder.remove(baseName)
       throw error
     }
+  }
+
+  /// The one that was saved has kept code of its own, and each machine puts its own before the others'.
+  private static func dropOwnCode(_ configuration: inout VirtualMachineConfiguration, among machines: String) {
+    configuration.keptCode?.removeAll { $0.hasPrefix(machines + "/") }
+  }
+
+  /// Has a saved machine's configuration be of no machine's kept code.
+  public static func dropOwnCode(_ configuration: inout VirtualMachineConfiguration, of registry: MachineRegistry) {
+    dropOwnCode(&configuration, among: registry.folder.appendingPathComponent("machines").path)
   }
 
   /// Gives a machine that doesn't run yet, or an image, the code that a machine's translators kept, in place of what it

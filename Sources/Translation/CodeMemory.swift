@@ -106,6 +106,36 @@ final class CodeMemory {
     return true
   }
 
+  /// Has the memory be this process's alone, which is a copy of the one that made it: what is shared with that, in so many
+  /// bytes from the begin of each part, is copied. Only while nothing but a file's code has been added. Throws `HostError`.
+  func becomeIndependent(front: Int, behind: Int, stubs stubCount: Int) throws {
+    precondition(settledEnd == shownEnd, "nothing has run")
+    let flags = Int32(MAP_SHARED) | Int32(MAP_ANONYMOUS) | Int32(MAP_NORESERVE)
+    guard let own = mmap(nil, count, PROT_READ | PROT_WRITE, flags, -1, 0), own != MAP_FAILED else {
+      throw HostError.last("can't map memory for generated code")
+    }
+    // What isn't of a file, and where in each that ends which is used.
+    let firstEnd = shownEnd == writable ? writable : writable + MemoryMapping.pageSize
+    typealias Place = UnsafeMutablePointer<UInt8>
+    var parts: [(start: Place, end: Place, used: Place)] = [
+      (writable, firstEnd, firstEnd), (shownEnd, middle, writable + front),
+      (shownBehindEnd, stubs, middle + behind),
+      (stubs + shownStubs.count * Self.stubPiece, writable + count, stubs + stubCount),
+    ]
+    for piece in shownStubs.indices where !shownStubs[piece] {
+      let start = stubs + piece * Self.stubPiece
+      parts.append((start, start + Self.stubPiece, start + Self.stubPiece))
+    }
+    for part in parts where part.start < part.used {
+      memcpy(own + (part.start - writable), part.start, part.used - part.start)
+    }
+    guard chost_move_mapping(own, count, writable) != nil else {
+      munmap(own, count)
+      throw HostError.last("can't map memory for generated code")
+    }
+    for part in parts { mapAgain(from: part.start, to: part.end) }
+  }
+
   /// Bytes of stubs that become writable together.
   private static let stubPiece = 64 << 10
   /// For each piece of the stubs, from their begin on: whether it is of a file still.
@@ -151,8 +181,11 @@ final class CodeMemory {
 
   // MARK: pages before they are needed
 
+  /// Bytes that are taken at once, and that are at first: many machines make little code.
   private static let stepAhead = 256 << 10
+  private static let firstStep = 16 << 10
 
+  private var stepped = 0
   /// Where that was done to, in both halves.
   private var populatedEnd: UnsafeMutablePointer<UInt8>
   private var populatedBehindEnd: UnsafeMutablePointer<UInt8>
@@ -169,7 +202,9 @@ final class CodeMemory {
   @inline(never)
   private func populateStep(_ end: inout UnsafeMutablePointer<UInt8>, _ cursor: UnsafeMutablePointer<UInt8>) {
     let start = writable + ((cursor - writable) & ~(MemoryMapping.pageSize - 1))
-    end = min(writable + ((cursor - writable) & ~(Self.stepAhead - 1)) + Self.stepAhead, writable + count)
+    let step = min(Self.stepAhead, max(Self.firstStep, stepped))
+    stepped += step
+    end = min(writable + ((cursor - writable) & ~(step - 1)) + step, writable + count)
     madvise(start, end - start, Int32(MADV_POPULATE_WRITE))
     madvise(executablePlace(of: start), end - start, Int32(MADV_POPULATE_READ))
   }

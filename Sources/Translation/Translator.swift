@@ -254,6 +254,10 @@ package final class Translator: ExecutionEngine {
     PageTranslations(entryPoints).clear(backEnd.absent)
   }
 
+  package func prepare(_ page: UnsafeMutablePointer<CodePage>) {
+    if !page.pointee.isLookedUp, isKeptShown { _ = addKeptCode(to: page) }
+  }
+
   package func lastingContent(equalTo bytes: UnsafeRawPointer) -> UnsafeRawPointer? {
     kept?.content(equalTo: bytes)
   }
@@ -282,6 +286,11 @@ package final class Translator: ExecutionEngine {
       keptPageCount += 1
       return true
     }
+  }
+
+  /// See `CodeMemory`. Only before it has run. Throws `HostError`.
+  package func becomeIndependent() throws {
+    try code.becomeIndependent(front: backEnd.frontBytes, behind: backEnd.behindBytes, stubs: backEnd.stubBytes)
   }
 
   /// How much code was made here that `keepCode` would add to what the translator began with, bytes.

@@ -9,10 +9,17 @@ import Virtio
 
 /// Turns a configuration into a board: opens the files that it names and checks it against the host.
 struct BoardAssembly {
+  let configuration: VirtualMachineConfiguration
   let board: Board
   let disks: [any BlockStorage]
+  /// The disks' devices.
+  let drives: [VirtioBlock]
   /// Nil: the machine has none.
   let powerButton: VirtioInput?
+  /// Nil: it has none.
+  let card: VirtioNet?
+  /// Nil: nobody on the host reaches the guest's sockets.
+  let socket: VirtioSocket?
   /// Nil: it isn't on one.
   let userNetwork: UserNetwork?
   /// Nil: it has none.
@@ -22,9 +29,12 @@ struct BoardAssembly {
   /// Stops what the virtio devices are connected to, which the board leaves to its owner. Before the board stops.
   let stopBackends: () -> Void
 
+  /// - Parameter openDisk: opens one, to be read only or not.
   init(
-    _ configuration: VirtualMachineConfiguration, console: any ConsoleBackend, folderPlaces: [String: String]
+    _ configuration: VirtualMachineConfiguration, console: any ConsoleBackend, folderPlaces: [String: String],
+    openDisk: (VirtualMachineConfiguration.Disk) throws -> any BlockStorage = { try $0.open(readOnly: $0.isReadOnly) }
   ) throws {
+    self.configuration = configuration
     try configuration.check()
     let boot = configuration.boot
     let description = BootDescription(
@@ -35,24 +45,24 @@ struct BoardAssembly {
       deviceTree: try boot.deviceTree.map { try Self.file($0, "--dtb") })
     var disks: [any BlockStorage] = []
     do {
-      for disk in configuration.disks { disks.append(try disk.open(readOnly: disk.isReadOnly)) }
+      for disk in configuration.disks { disks.append(try openDisk(disk)) }
       // The UART and the virtio console share the one terminal: whichever the guest uses last gets the input.
       let shared = SharedConsole(console)
-      var devices: [any VirtioDevice] = zip(disks, configuration.disks).map { storage, disk in
-        VirtioBlock(storage: storage, serial: disk.serial)
-      }
-      var network: (any NetworkBackend)?
-      if let card = configuration.network {
-        let backend = try Self.backend(card.attachment)
-        devices.append(VirtioNet(backend: backend, mac: card.address))
-        network = backend
+      drives = zip(disks, configuration.disks).map { VirtioBlock(storage: $0, serial: $1.serial) }
+      var devices: [any VirtioDevice] = drives
+      let network = try configuration.network.map { try Self.backend($0.attachment) }
+      if let network, let address = configuration.network?.address {
+        card = VirtioNet(backend: network, mac: address)
+        devices.append(card!)
+      } else {
+        card = nil
       }
       let uartEnd = shared.makeEnd()
       let consoleEnd = shared.makeEnd()
       devices.append(VirtioConsole(ports: [.init(backend: consoleEnd, isConsole: true)]))
-      let socket = configuration.guestSocket.map { VirtioSocket(path: $0) }
+      socket = configuration.guestSocket.map { VirtioSocket(path: $0) }
       userNetwork = network as? UserNetwork
-      stopBackends = { [network] in
+      stopBackends = { [network, socket] in
         network?.stop()
         socket?.stop()
         consoleEnd.stop()

@@ -13,8 +13,8 @@ import Storage
 /// renamed, so it is there whole or not at all. Files that the disks show in part (an image's disk) stay where they are; the
 /// saved machine notes what they were.
 public struct SavedMachine {
-  /// Raised at each change after which an older program couldn't read it.
-  static let version = 3
+  /// Raised at each change after which an older program couldn't read it. What has no changes to RAM is of the first.
+  static let versions = 3...4
   private static let name = "YADORI-MACHINE"
 
   struct Content: Codable {
@@ -67,6 +67,44 @@ public struct SavedMachine {
     var memory: [Content]
     var disks: [Content]
     var neighbours: [Neighbour]
+    /// Pages of RAM that are otherwise than in `memory`, which is then not in the folder yet: it is what the machine was
+    /// restored from. Nil: there are none.
+    var changes: Changes?
+    /// For each hart the physical addresses of the pages with code that it used last, as little-endian 64-bit words; nil:
+    /// nobody noted them. Whoever goes on needn't wait until they are used again.
+    var codePages: [Data]?
+
+    struct Changes: Codable {
+      /// The number of the first page, of 4096 bytes, and how many there are, as little-endian 32-bit words, for each run;
+      /// in order. The pages are in the file `memory-changes`.
+      var runs: Data
+
+      static let file = "memory-changes"
+
+      init(_ runs: [Range<Int>]) {
+        let words = runs.flatMap { [UInt32($0.lowerBound), UInt32($0.count)] }
+        self.runs = words.withUnsafeBytes { Data($0) }
+      }
+
+      /// Nil: they can't be true of so many pages.
+      func list(of pages: Int) -> [Range<Int>]? {
+        var list: [Range<Int>] = []
+        let words = runs.withUnsafeBytes { bytes in
+          (0..<bytes.count / 4).map {
+            Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self)))
+          }
+        }
+        guard words.count % 2 == 0, runs.count % 8 == 0 else { return nil }
+        for index in stride(from: 0, to: words.count, by: 2) {
+          let (start, count) = (words[index], words[index + 1])
+          guard count > 0, start >= (list.last?.upperBound ?? 0), start <= pages, count <= pages - start else {
+            return nil
+          }
+          list.append(start..<start + count)
+        }
+        return list
+      }
+    }
 
     /// Whoever wrote it may have been a guest's: no name leads out of the folder.
     var hasUsualNames: Bool {
@@ -82,11 +120,15 @@ public struct SavedMachine {
     var clock: UInt64
     var instructionSet: [String]
     var components: [EncodedState]
+    /// See `Manifest`.
+    var codePages: [[UInt64]]?
     /// The disks that are saved, too, by index.
     var disks: [Int: Disk]
     /// Whether RAM is to outlive a failure of the host, and damage to be found, which take most of the time. Disks do in
     /// any case: machines that are made of the saved one go on using them.
     var isDurable: Bool
+    /// What RAM was restored from, where only what is otherwise by now is to be written; nil: all is.
+    var base: [Content]?
 
     enum Disk {
       /// All that belongs to it is in the open file.
@@ -174,14 +216,22 @@ public struct SavedMachine {
     }
     var descriptors: [Int32] = []
     defer { for descriptor in descriptors { close(descriptor) } }
-    let ram = UnsafeRawBufferPointer(start: memory?.host, count: Int(memory?.size ?? 0))
-    let work = memory?.contentBounds(inPiecesOf: SparseCopy.chunkSize) ?? []
-    let ranges = SparseCopy.parts(of: work, most: memoryParts)
-    let names = ranges.indices.map { "memory-\($0)" }
-    for name in names { descriptors.append(try make(name)) }
-    let checksums = try SparseCopy.write(ram, ranges, to: descriptors, work, hasChecksums: parts.isDurable)
-    let contents = try names.indices.map {
-      try finish(names[$0], descriptors[$0], checksums[$0], isDurable: parts.isDurable)
+    var contents: [Content] = []
+    var changes: Manifest.Changes?
+    if let base = parts.base, let memory, let runs = changedPages(memory) {
+      descriptors.append(try make(Manifest.Changes.file))
+      try write(runs, of: memory, to: descriptors[0])
+      (contents, changes) = (base, Manifest.Changes(runs))
+    } else {
+      let ram = UnsafeRawBufferPointer(start: memory?.host, count: Int(memory?.size ?? 0))
+      let work = memory?.contentBounds(inPiecesOf: SparseCopy.chunkSize) ?? []
+      let ranges = SparseCopy.parts(of: work, most: memoryParts)
+      let names = ranges.indices.map { "memory-\($0)" }
+      for name in names { descriptors.append(try make(name)) }
+      let checksums = try SparseCopy.write(ram, ranges, to: descriptors, work, hasChecksums: parts.isDurable)
+      contents = try names.indices.map {
+        try finish(names[$0], descriptors[$0], checksums[$0], isDurable: parts.isDurable)
+      }
     }
     var configuration = parts.configuration
     var disks: [Content] = []
@@ -218,14 +268,64 @@ public struct SavedMachine {
     let manifest = Manifest(
       configuration: configuration, instructionSet: parts.instructionSet, clock: parts.clock,
       components: parts.components, memory: contents, disks: disks,
-      neighbours: neighbours.compactMap(Neighbour.init))
+      neighbours: neighbours.compactMap(Neighbour.init),
+      changes: changes, codePages: parts.codePages?.map { pages in pages.withUnsafeBytes { Data($0) } })
     try AtomicFileWriter.write(
       try text(of: manifest), to: folder.appendingPathComponent("machine").path, permissions: 0o600)
+  }
+
+  /// Nil: there are so many that they are no less work than all of RAM.
+  private static func changedPages(_ memory: GuestMemory) -> [Range<Int>]? {
+    guard MemoryMapping.pageSize == pageSize, let runs = memory.changedPages() else { return nil }
+    return runs.reduce(0) { $0 + $1.count } * pageSize <= largestChanges ? runs : nil
+  }
+
+  private static let pageSize = 4096
+  private static let largestChanges = 64 << 20
+
+  private static func write(_ runs: [Range<Int>], of memory: GuestMemory, to descriptor: Int32) throws {
+    var rest = runs.map { iovec(iov_base: memory.host + $0.lowerBound * pageSize, iov_len: $0.count * pageSize) }[...]
+    while !rest.isEmpty {
+      let count = rest.withUnsafeBufferPointer { writev(descriptor, $0.baseAddress, Int32(min($0.count, 1024))) }
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else { throw HostError.last("can't write a file") }
+      advance(&rest, by: count)
+    }
+  }
+
+  /// Takes so many bytes from the begin of what is to be transferred.
+  private static func advance(_ parts: inout ArraySlice<iovec>, by count: Int) {
+    var count = count
+    while let first = parts.first, count >= first.iov_len {
+      count -= first.iov_len
+      parts.removeFirst()
+    }
+    guard count > 0, let first = parts.first else { return }
+    parts[parts.startIndex] = iovec(iov_base: first.iov_base + count, iov_len: first.iov_len - count)
+  }
+
+  /// Puts pages over what RAM was restored from.
+  private func restore(_ changes: Manifest.Changes, to memory: GuestMemory) throws {
+    guard MemoryMapping.pageSize == Self.pageSize,
+      let runs = changes.list(of: Int(memory.size) / Self.pageSize),
+      let descriptor = try? folder.open(Manifest.Changes.file)
+    else { throw Self.damaged(path) }
+    defer { close(descriptor) }
+    var rest = runs.map {
+      iovec(iov_base: memory.host + $0.lowerBound * Self.pageSize, iov_len: $0.count * Self.pageSize)
+    }[...]
+    while !rest.isEmpty {
+      let count = rest.withUnsafeBufferPointer { readv(descriptor, $0.baseAddress, Int32(min($0.count, 1024))) }
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else { throw Self.damaged(path) }
+      Self.advance(&rest, by: count)
+    }
   }
 
   /// What is in the file `machine`.
   static func text(of manifest: Manifest) throws -> Data {
     let json = try JSONEncoder().encode(manifest)
+    let version = manifest.changes == nil ? versions.lowerBound : versions.upperBound
     return Data("\(name) \(version) \(digest(json))\n".utf8) + json
   }
 
@@ -284,9 +384,11 @@ public struct SavedMachine {
     guard words.count == 3, words[0] == Self.name, let version = Int(words[1]) else {
       throw MachineError(.data, "'\(path)' isn't a saved machine")
     }
-    guard version == Self.version else {
+    guard Self.versions.contains(version) else {
       throw MachineError(
-        .data, "'\(path)' was saved in version \(version) of the format; this program reads \(Self.version)")
+        .data,
+        "'\(path)' was saved in version \(version) of the format; this program reads \(Self.versions.lowerBound) and "
+          + "\(Self.versions.upperBound)")
     }
     let json = data.dropFirst(line.count + 1)
     guard words[2] == Self.digest(json), let manifest = try? JSONDecoder().decode(Manifest.self, from: json),
@@ -320,10 +422,19 @@ public struct SavedMachine {
   public var isOff: Bool { manifest.memory.isEmpty }
 
   /// The names of its files in its folder, but for the disks'.
-  public var stateFiles: [String] { ["machine"] + manifest.memory.map(\.file) }
+  public var stateFiles: [String] { ["machine"] + memoryFiles + changedFiles }
 
-  /// The names of all but the one that says what it is.
-  package var contentFiles: [String] { (manifest.memory + manifest.disks).map(\.file) }
+  /// Those of what RAM is restored from first.
+  package var memoryFiles: [String] { manifest.memory.map(\.file) }
+
+  private var changedFiles: [String] { manifest.changes == nil ? [] : [Manifest.Changes.file] }
+
+  /// The names of all that the machine's process has written, but for the one that says what it is; and of those that it
+  /// was itself restored from.
+  package var contentFiles: (written: [String], base: [String]) {
+    let disks = manifest.disks.map(\.file)
+    return manifest.changes == nil ? (memoryFiles + disks, []) : (changedFiles + disks, memoryFiles)
+  }
 
   /// Looks for damage in RAM and disks, all of which it reads where nobody has since the host was started (`DamageCheck`),
   /// and for files that it needs and that aren't as they were. Throws `MachineError`.
@@ -381,6 +492,7 @@ public struct SavedMachine {
       start += content.byteCount
     }
     guard start == Int(memory.size) else { throw Self.damaged(path) }
+    if let changes = manifest.changes { try restore(changes, to: memory) }
   }
 
   private func restore(_ content: Content, to memory: GuestMemory, at start: Int, count: Int) throws {

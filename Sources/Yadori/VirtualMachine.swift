@@ -66,8 +66,8 @@ public final class VirtualMachine: @unchecked Sendable {
   }
 
   /// What it was made of.
-  public let configuration: VirtualMachineConfiguration
-  private let changed: Mutex<VirtualMachineConfiguration>
+  public internal(set) var configuration: VirtualMachineConfiguration
+  let changed: Mutex<VirtualMachineConfiguration>
 
   /// What it is made of by now: `configuration`, with all that was changed since. Any thread.
   public var currentConfiguration: VirtualMachineConfiguration {
@@ -75,11 +75,16 @@ public final class VirtualMachine: @unchecked Sendable {
     if let fileSystem { current.sharedFolders = fileSystem.sharedFolders }
     return current
   }
-  private let board: Board
-  private let disks: [any BlockStorage]
+  let board: Board
+  var disks: [any BlockStorage]
   /// By index: the disks that the machine writes to; their paths may lead nowhere by then.
-  private let savedDisks: [Int: SavedMachine.Parts.Disk]
+  var savedDisks: [Int: SavedMachine.Parts.Disk]
+  let drives: [VirtioBlock]
+  let card: VirtioNet?
+  let socket: VirtioSocket?
   private let stopBackends: () -> Void
+  /// The files that RAM was restored from.
+  private var restoredMemory: [SavedMachine.Content]?
   private var threads: HartThreads?
   /// The guest's clock when it was paused; nil: it runs. The thread's that runs the machine.
   private var pausedAt: UInt64?
@@ -90,7 +95,7 @@ public final class VirtualMachine: @unchecked Sendable {
   private var currentState = State.ready
   private var watchers: [AsyncStream<State>.Continuation] = []
   private let powerButton: VirtioInput?
-  private let share: ProcessorShare
+  let share: ProcessorShare
   private let network: UserNetwork?
   private let fileSystem: VirtioFileSystem?
   private let balloon: VirtioBalloon?
@@ -105,21 +110,29 @@ public final class VirtualMachine: @unchecked Sendable {
   package convenience init(
     _ configuration: VirtualMachineConfiguration, console: any ConsoleBackend, folderPlaces: [String: String]
   ) throws {
-    try self.init(assembling: configuration, console: console, folderPlaces)
+    self.init(assembling: try Self.assemble(configuration, console, folderPlaces))
+    savedDisks = try Self.savedDisks(self.configuration, disks)
     board.boot()
   }
 
-  private init(
-    assembling configuration: VirtualMachineConfiguration, console: any ConsoleBackend, _ places: [String: String]
-  ) throws {
+  static func assemble(
+    _ configuration: VirtualMachineConfiguration, _ console: any ConsoleBackend, _ places: [String: String]
+  ) throws -> BoardAssembly {
     var configuration = configuration
     configuration.noteFormats()
-    self.configuration = configuration
-    changed = Mutex(configuration)
-    let assembly = try BoardAssembly(configuration, console: console, folderPlaces: places)
+    return try BoardAssembly(configuration, console: console, folderPlaces: places)
+  }
+
+  /// It boots, or goes on as a saved one; its `savedDisks` aren't known yet.
+  init(assembling assembly: BoardAssembly) {
+    configuration = assembly.configuration
+    changed = Mutex(assembly.configuration)
     board = assembly.board
     disks = assembly.disks
-    savedDisks = try Self.savedDisks(configuration, disks)
+    savedDisks = [:]
+    drives = assembly.drives
+    card = assembly.card
+    socket = assembly.socket
     powerButton = assembly.powerButton
     network = assembly.userNetwork
     fileSystem = assembly.fileSystem
@@ -131,7 +144,7 @@ public final class VirtualMachine: @unchecked Sendable {
   }
 
   /// How the disks are saved that it writes to, by index.
-  private static func savedDisks(
+  static func savedDisks(
     _ configuration: VirtualMachineConfiguration, _ disks: [any BlockStorage]
   ) throws -> [Int: SavedMachine.Parts.Disk] {
     var saved: [Int: SavedMachine.Parts.Disk] = [:]
@@ -192,15 +205,22 @@ public final class VirtualMachine: @unchecked Sendable {
   ) throws {
     var configuration = saved.configuration
     adjust(&configuration)
-    try self.init(assembling: configuration, console: console, folderPlaces)
+    self.init(assembling: try Self.assemble(configuration, console, folderPlaces))
+    savedDisks = try Self.savedDisks(self.configuration, disks)
     if saved.isOff {
       board.boot()
       return
     }
+    try restore(saved)
+    begin(at: saved.manifest.clock)
+  }
+
+  /// Has RAM, harts and devices be as they were saved. Throws `MachineError`.
+  func restore(_ saved: SavedMachine) throws {
     try saved.check(instructionSet: board.configuration.describedInstructionSet.extensions)
     do {
       try saved.restoreMemory(board.memory)
-      board.clock.set(saved.manifest.clock)
+      restoredMemory = saved.manifest.memory
       let states = Dictionary(saved.manifest.components.map { ($0.identifier, $0) }) { first, _ in first }
       for keeper in board.stateKeepers {
         guard let state = states[keeper.stateIdentifier] else {
@@ -208,17 +228,23 @@ public final class VirtualMachine: @unchecked Sendable {
         }
         try keeper.restoreEncodedState(state)
       }
-      board.generationIdentifier.renew()
     } catch let error as StateError {
       throw MachineError(.data, "the saved machine '\(saved.path)' doesn't fit: \(error.message)")
     }
+  }
+
+  /// What a restored machine has of its own: the guest's clock, in ticks, goes on from now, and the guest sees that it is
+  /// another one.
+  func begin(at clock: UInt64) {
+    board.clock.set(clock)
+    board.generationIdentifier.renew()
   }
 
   /// Makes what all machines of a process share, which else the first would make. It makes no threads.
   package static func makeCommonThings() {
     let boot = BootDescription(firmware: .none, kernel: BootFile(name: "", contents: Data([0x6F, 0, 0, 0])))
     var devices: [any VirtioDevice] = [
-      VirtioBlock(storage: EmptyDisk(), serial: ""), VirtioSocket(path: "none"),
+      VirtioBlock(storage: AbsentDisk(byteCount: 512, isReadOnly: true), serial: ""), VirtioSocket(path: "none"),
       VirtioNet(
         backend: UserNetwork(UserNetworkConfiguration(portForwards: [])), mac: .init(bytes: [2, 0, 0, 0, 0, 1])!),
       VirtioConsole(ports: [.init(backend: BufferConsole(), isConsole: true)]), VirtioEntropy(), VirtioInput(),
@@ -246,17 +272,6 @@ public final class VirtualMachine: @unchecked Sendable {
       _ = try? JSONDecoder().decode(Virtqueue.Position.self, from: json)
     }
     for (keeper, state) in zip(board.stateKeepers, states) { try? keeper.restoreEncodedState(state) }
-  }
-
-  private final class EmptyDisk: BlockStorage {
-    let byteCount: UInt64 = 512
-    let isReadOnly = true
-    func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) {}
-    func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) {}
-    func flush() {}
-    func discard(at offset: UInt64, count: UInt64) {}
-    func writeZeroes(at offset: UInt64, count: UInt64, mayUnmap: Bool) {}
-    func close() {}
   }
 
   /// The memory between the program's symbols begin_signature and end_signature, one 32-bit hexadecimal word a line.
@@ -432,10 +447,11 @@ public final class VirtualMachine: @unchecked Sendable {
   }
 
   /// While no hart runs. Devices stand still meanwhile, too.
-  private func write(to path: String, includesDisks: Bool, isDurable: Bool) throws {
+  private func write(to path: String, includesDisks: Bool, isDurable: Bool, asChanges: Bool = false) throws {
     let disks = self.disks
     let board = self.board
     let (configuration, savedDisks, pausedAt) = (currentConfiguration, self.savedDisks, self.pausedAt)
+    let restoredMemory = self.restoredMemory
     try board.loop.performAndWait {
       Result {
         do {
@@ -447,8 +463,9 @@ public final class VirtualMachine: @unchecked Sendable {
           configuration: configuration, clock: pausedAt ?? board.clock.ticks(),
           instructionSet: board.configuration.describedInstructionSet.extensions,
           components: try board.stateKeepers.map { try $0.encodedState() },
+          codePages: isDurable ? nil : board.harts.map { $0.codePagesUsed(most: MachineMould.mostCodePages) },
           disks: includesDisks ? savedDisks : [:],
-          isDurable: isDurable)
+          isDurable: isDurable, base: asChanges ? restoredMemory : nil)
         try SavedMachine.write(parts, memory: board.memory, to: path)
       }
     }.get()
@@ -530,7 +547,15 @@ public final class VirtualMachine: @unchecked Sendable {
   /// - Parameter isDurable: whether its RAM is to outlive a failure of the host, and damage to be found, which take most
   ///   of the time; disks do.
   public func save(to path: String, isDurable: Bool = true) throws {
-    try performWhileStill { [unowned self] in try write(to: path, includesDisks: true, isDurable: isDurable) }
+    try save(to: path, isDurable: isDurable, asChanges: false)
+  }
+
+  /// - Parameter asChanges: whether who asks has the RAM that the machine was restored from, and may be given only what is
+  ///   otherwise in its own.
+  package func save(to path: String, isDurable: Bool, asChanges: Bool) throws {
+    try performWhileStill { [unowned self] in
+      try write(to: path, includesDisks: true, isDurable: isDurable, asChanges: asChanges)
+    }
   }
 
   private func performWhileStill(_ body: @escaping () throws -> Void) throws {

@@ -42,7 +42,7 @@ import Yadori
   ) throws -> ControlServer {
     var handlers = ControlServer.Handlers(status: { MachineStatus(isBeingSaved: false) })
     let configuration = record.configuration
-    handlers.save = { path, _ in
+    handlers.save = { path, _, _ in
       var configuration = configuration
       change(&configuration)
       do {

@@ -177,8 +177,15 @@ struct Qcow2Header {
     let path = file.path
     let nameOffset = start.bigEndian64(at: 8)
     let nameLength = Int(start.bigEndian32(at: 16))
-    var cluster = [UInt8](repeating: 0, count: clusterSize)
-    let available = try cluster.withUnsafeMutableBytes { try file.read(at: 0, into: $0) }
+    // All of it is seldom used.
+    func readBeginning(_ count: Int) throws -> ([UInt8], Int) {
+      var bytes = [UInt8](repeating: 0, count: count)
+      let available = try bytes.withUnsafeMutableBytes { try file.read(at: 0, into: $0) }
+      return (bytes, available)
+    }
+    let nameEnd = nameOffset.addingReportingOverflow(UInt64(nameLength)).partialValue
+    let isShort = nameOffset != 0 && nameOffset < 4096 && nameEnd <= 4096
+    let (cluster, available) = try readBeginning(isShort ? min(4096, clusterSize) : clusterSize)
     var end = available
     if nameOffset != 0 {
       guard nameLength <= 1023, nameOffset >= UInt64(headerLength), nameOffset <= UInt64(available),

@@ -331,7 +331,7 @@ extension Qcow2Table {
     let clusters = (byteCount + cluster - 1) / cluster
     self.init(index: index, byteCount: clusters * cluster, location: location, locationClusters: clusters)
     let part = UnsafeMutableRawBufferPointer(rebasing: memory[..<byteCount])
-    guard try file.read(at: location, into: part) == byteCount else {
+    guard try file.readContent(at: location, into: part) == byteCount else {
       throw StorageError(.corrupt, "\(file.path) is cut short: its \(what) lies beyond its end")
     }
   }

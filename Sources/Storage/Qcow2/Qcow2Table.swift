@@ -35,12 +35,15 @@ final class Qcow2Table {
     self.index = index
     self.location = location
     self.locationClusters = locationClusters
-    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: 4096)
-    memset(memory.baseAddress!, 0, byteCount)
-    self.memory = memory
+    // Zero, without being touched.
+    let flags = Int32(MAP_PRIVATE) | Int32(MAP_ANONYMOUS)
+    guard let base = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, -1, 0), base != MAP_FAILED else {
+      fatalError("no memory for a disk's tables")
+    }
+    memory = UnsafeMutableRawBufferPointer(start: base, count: byteCount)
   }
 
-  deinit { memory.deallocate() }
+  deinit { munmap(memory.baseAddress!, memory.count) }
 
   /// A 64-bit entry. Indices come from this program's own arithmetic, not from the image.
   @inline(__always)

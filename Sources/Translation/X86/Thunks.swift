@@ -87,7 +87,7 @@ struct Thunks {
     a.move(.rsi, .rdx)
     a.shift(.right, .rsi, by: 12)
     a.xor(.rsi, .rdx)
-    a.arithmetic(.and, .rsi, immediate: Int32(TranslationCache.secondCount - 1), .long)
+    a.arithmetic(.and, .rsi, StateLayout.secondMask, .long)
     a.shift(.left, .rsi, by: 4, .long)
     a.arithmetic(.add, .rsi, entries)
     a.shift(.left, .rdx, by: 12)

@@ -47,7 +47,7 @@ public final class VirtioBlock: VirtioDevice {
   public let configuration = ConfigurationSpace(count: Field.count)
   public let stateIdentifier = "block"
 
-  let storage: any BlockStorage
+  private(set) var storage: any BlockStorage
   let serial: [UInt8]
   let isReadOnly: Bool
   let report: (String) -> Void
@@ -94,6 +94,13 @@ public final class VirtioBlock: VirtioDevice {
       configuration.set(UInt32(Limit.rangeSegments), at: Field.maximumZeroSegments)
       configuration.set(UInt8(1), at: Field.zeroMayUnmap)
     }
+  }
+
+  /// Has it be the same disk in another place. Before the guest runs. False: it can't be the same, and stays what it was.
+  public func replaceStorage(_ storage: any BlockStorage) -> Bool {
+    guard storage.byteCount == self.storage.byteCount, storage.isReadOnly == isReadOnly else { return false }
+    self.storage = storage
+    return true
   }
 
   public func attach(to transport: VirtioTransport) { self.transport = transport }

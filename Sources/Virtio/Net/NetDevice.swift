@@ -80,7 +80,8 @@ public final class VirtioNet: VirtioDevice {
   public let stateIdentifier = "net"
 
   let backend: any NetworkBackend
-  let hardwareAddress: MACAddress
+  /// The card's own. Changed before the guest runs: it counts from the next reset on.
+  public var hardwareAddress: MACAddress
   let queuePairs: Int
   let mtu: Int
   let counters = Mutex(NetMetrics())

@@ -27,7 +27,8 @@ public final class VirtioSocket: VirtioDevice {
   /// Packets without bytes that wait for the guest's buffers; a guest that gives none isn't listened to either.
   static let mostPendingPackets = 256
 
-  let path: String
+  /// Where the Unix socket is made. Before the machine starts.
+  public var path: String
   let counters = Mutex(SocketMetrics())
   weak var transport: VirtioTransport?
 

@@ -63,6 +63,10 @@ public final class VirtioTransport: @unchecked Sendable {
   private var queues: [Virtqueue?]
   private(set) var isActive = false
   private var backendIsStarted = false
+  /// Whether a saved state is only held, till `releaseState`: with it the device is connected to the host. Before the
+  /// machine starts.
+  public var holdsState = false
+  private var held: (state: VirtioTransportState, identifier: String, restoreDevice: () throws -> Void)?
   /// Why the device asked for a reset last.
   public private(set) var failure: String?
 
@@ -362,10 +366,25 @@ extension VirtioTransport {
   /// Takes a saved state back. RAM and the interrupt controllers have theirs already, since the device goes on at once
   /// (or when the event loop starts).
   func restoreState(_ state: VirtioTransportState, identifier: String) throws {
-    try loop.performAndWait { Result { try self.restore(state, identifier: identifier) } }.get()
+    let restoreDevice = try device.decodedRestore(state.device)
+    if holdsState {
+      held = (state, identifier, restoreDevice)
+    } else {
+      try loop.performAndWait { Result { try self.restore(state, identifier, restoreDevice) } }.get()
+    }
   }
 
-  private func restore(_ state: VirtioTransportState, identifier: String) throws {
+  /// Takes the state back that was held. Throws what that throws.
+  public func releaseState() throws {
+    holdsState = false
+    guard let (state, identifier, restoreDevice) = held else { return }
+    held = nil
+    try loop.performAndWait { Result { try self.restore(state, identifier, restoreDevice) } }.get()
+  }
+
+  private func restore(
+    _ state: VirtioTransportState, _ identifier: String, _ restoreDevice: () throws -> Void
+  ) throws {
     let registers = state.registers
     guard registers.queues.count == queues.count, state.positions.count == queues.count,
       registers.driverFeatures & ~offeredFeatures == 0 || !registers.status.contains(.featuresOK)
@@ -389,7 +408,7 @@ extension VirtioTransport {
       // Before the device's state, so that what is different on this host counts as a change, which the driver is told.
       try startBackendOnce()
     }
-    try device.restoreEncodedState(state.device)
+    try restoreDevice()
     guarded.withLock { $0 = Guarded(registers: registers) }
     mayAccessMemory.store(state.mayAccessMemory, ordering: .sequentiallyConsistent)
     guard goesOn else { return }
