@@ -35,6 +35,10 @@ package final class Translator: ExecutionEngine {
   /// The entry points of a page that has none.
   private let absentPage: PageTranslations
 
+  private var stretches: UInt64 = 0
+  /// Some 0.4 s of busy stretches: whoever runs so long gets its tables in large pages, a part at a time.
+  private static let gatherInterval: UInt64 = 16384
+
   /// Some 0.1 s of busy stretches.
   package static let usualQuietLimit = 4096
 
@@ -80,6 +84,8 @@ package final class Translator: ExecutionEngine {
     state.pointee.translator = Unmanaged.passUnretained(self).toOpaque()
     state.pointee.hostToPhysical = hostToPhysical
     code.noteStretch()
+    stretches &+= 1
+    if stretches % Self.gatherInterval == 0 { hart.codeArena.gather() }
     var remaining = Int64(budget)
     while remaining > 0 {
       let pc = state.pointee.pc
