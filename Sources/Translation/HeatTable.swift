@@ -6,12 +6,15 @@ import Hart
 struct HeatTable {
   private static let countBits = 19
   private static let count = 1 << countBits
-  private static let mask = count - 1
+  /// Of these, the places in use till so many changes: what a machine that does little touches is small.
+  private static let leastCount = 1 << 14
+  private static let fewChanges = 1 << 12
   /// Changes after which all is forgotten, before chance has made everything hot.
   private static let largestAge = 1 << 18
 
   private let counts: UnsafeMutablePointer<UInt8>
   private var age = 0
+  private var mask = leastCount - 1
 
   init() {
     // Zero without being touched.
@@ -30,7 +33,7 @@ struct HeatTable {
   /// Counts that the half-word `index` of a page is reached. Whether that has happened `threshold` times by now.
   @inline(__always)
   mutating func reach(_ page: UnsafeMutablePointer<CodePage>, _ index: Int, threshold: UInt8) -> Bool {
-    let place = counts + ((Self.base(page) + index) & Self.mask)
+    let place = counts + ((Self.base(page) + index) & mask)
     if place.pointee >= threshold - 1 { return true }
     place.pointee += 1
     grow()
@@ -40,13 +43,14 @@ struct HeatTable {
   /// Has a place translated when it is reached next.
   @inline(__always)
   mutating func markHot(_ page: UnsafeMutablePointer<CodePage>, _ index: Int) {
-    counts[(Self.base(page) + index) & Self.mask] = .max
+    counts[(Self.base(page) + index) & mask] = .max
     grow()
   }
 
   @inline(__always)
   private mutating func grow() {
     age += 1
+    if age == Self.fewChanges { mask = Self.count - 1 }
     if age == Self.largestAge { clear() }
   }
 
