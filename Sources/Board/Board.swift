@@ -62,7 +62,9 @@ public final class Board: @unchecked Sendable {
     let harts = (0..<configuration.hartCount).map { identifier in
       Hart(identifier: identifier, addressSpace: addressSpace, clock: clock, configuration: hartConfiguration)
     }
-    try EngineChoice.install(configuration.engine, on: harts, beside: loop, keptCode: configuration.keptCode)
+    try EngineChoice.install(
+      configuration.engine, on: harts, beside: loop, keptCode: configuration.keptCode,
+      isCopied: configuration.copiesKeptCode)
     self.addressSpace = addressSpace
     self.clock = clock
     self.loop = loop

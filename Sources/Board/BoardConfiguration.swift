@@ -36,6 +36,8 @@ public struct BoardConfiguration {
   public var engine: EngineChoice?
   /// Files of code that translators kept in earlier runs; they begin with the first that fits.
   public var keptCode: [String] = []
+  /// Whether nothing is believed of these that others could change meanwhile; see `EngineChoice.install`.
+  public var copiesKeptCode = false
   /// What the device tree says of the harts; nil: what `hart` implements.
   public var instructionSet: InstructionSetDescription?
   /// The same, where nothing else is said: what the harts have.

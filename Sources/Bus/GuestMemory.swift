@@ -44,10 +44,11 @@ public final class GuestMemory: @unchecked Sendable {
   }
 
   /// Runs of pages, by number from `base` and in order, outside of which all of RAM is as `show` left it, or zero. Nothing
-  /// changes meanwhile. Nil: the host doesn't say.
-  public func changedPages() -> [Range<Int>]? {
+  /// changes meanwhile. Nil: the host doesn't say, or there are more than `most` pages in them.
+  public func changedPages(atMost most: Int = .max) -> [Range<Int>]? {
     let page = MemoryMapping.pageSize
     guard let own = mapping.ownPages() else { return nil }
+    var count = 0
     let shown = shown.withLock { $0 }.map { $0.lowerBound / page..<$0.upperBound / page }.sorted {
       $0.lowerBound < $1.lowerBound
     }
@@ -64,7 +65,11 @@ public final class GuestMemory: @unchecked Sendable {
       for number in run {
         while next < shown.count, shown[next].upperBound <= number { next += 1 }
         let isShown = next < shown.count && shown[next].contains(number)
-        if isShown || !Self.isZero(host + number * page, page) { add(number) }
+        if isShown || !Self.isZero(host + number * page, page) {
+          count += 1
+          if count > most { return nil }
+          add(number)
+        }
       }
     }
     return runs

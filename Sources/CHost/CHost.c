@@ -134,9 +134,7 @@ void chost_serve_copies(int kind) {
             if (output < 0) dprintf(report, "73 can't write '%s': %s", log, strerror(errno));
             if (output < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0) _exit(1);
             if (dup2(report, CHOST_REPORT_DESCRIPTOR) < 0) _exit(1);
-            close(report);
-            close(output);
-            if (kind == CHOST_COPY_BARE) close_range(CHOST_REPORT_DESCRIPTOR + 1, ~0U, 0);
+            close_range(CHOST_REPORT_DESCRIPTOR + 1, ~0U, 0);
             return;
         }
         if (process < 0) dprintf(report, "71 this host allows no further process: %s", strerror(errno));

@@ -3,6 +3,7 @@ import Foundation
 import HostSystem
 import Images
 import Supervisor
+import Synchronization
 import Yadori
 
 /// Where machines are kept, and how one is started in the background.
@@ -153,7 +154,13 @@ public enum BackgroundMachine {
         order.registry, order.record, startTime: order.time, confinement: .isolated, mould: mould)
       let signals = CaughtSignals { _ in process.machine.stop() }
       if order.endsWithStarter { MachineLauncher.whenStarterIsGone { process.machine.stop() } }
-      let outcome = try process.run { MachineLauncher.report(nil) }
+      // On a thread of this process: the one there is is a copy's, of which locks know the original.
+      let result = Mutex<Result<VirtualMachine.Outcome, any Error>?>(nil)
+      HostThread(name: "machine") {
+        let outcome = Result { try process.run { MachineLauncher.report(nil) } }
+        result.withLock { $0 = outcome }
+      }.join()
+      let outcome = try result.withLock { try $0!.get() }
       signals.release()
       print("\(Date().formatted(.iso8601)) ended: \(outcome)")
       exit(0)

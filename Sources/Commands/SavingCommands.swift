@@ -154,14 +154,18 @@ struct CloneCommand: ParsableCommand {
       adjust(&common.configuration)
       mould.withLock { $0 = MachineLauncher.mould(registry, common, savedAt: place) }
     }
-    let clones = try SavedMachines.prepare(registry, saved, named: wanted, image: record.image, adjust: adjust)
-    making.join()
+    let clones: [MachineRecord]
+    do {
+      defer { making.join() }
+      clones = try SavedMachines.prepare(registry, saved, named: wanted, image: record.image, adjust: adjust)
+    }
     let started = try clones.mapConcurrently { clone in
       Result {
         try passKeptCode(to: registry.folder(of: clone).keptCode)
         try MachineStarting.startNew(registry, clone, with: mould.withLock { $0 })
       }
     }
+    mould.withLock { $0 = nil }
     // Those that run are whole, whatever becomes of the others.
     var failures = started.compactMap(\.failure)
     let running = zip(clones, started).filter { $0.1.failure == nil }.map(\.0)

@@ -23,7 +23,7 @@ package final class Rehearsal {
   package var hasMetUnrepeatable = false
 
   /// Stands for the remembered translations of stores, so that the first store to each page is noticed. Only the
-  /// interpreter looks here, and not into the second table.
+  /// interpreter looks here, and not into the second table, though it is written.
   fileprivate let writeEntries: UnsafeMutablePointer<TranslationEntry>
   private var usedEntries: [Int] = []
   private let memory: GuestMemory
@@ -117,6 +117,7 @@ extension Hart {
   /// Puts the state back to what it was. Nothing that lies outside of `HartState` may have changed since.
   package func restore(_ saved: UnsafePointer<HartState>) {
     HartState.copy(saved, to: state)
+    state.pointee.secondMask = translations.secondMask
     selectContexts()
     useContexts()
   }

@@ -153,8 +153,11 @@ public final class DistrustedFolder: Sendable {
     guard fsync(descriptor) == 0 || errno == EINVAL else { throw HostError.last("can't write the folder '\(path)'") }
   }
 
-  /// Gives a regular file a second name, in another folder; copies it where it can't have one there. Throws `HostError`.
-  public func link(_ name: String, to target: DistrustedFolder, as newName: String) throws {
+  /// Gives a regular file a second name, in another folder; copies it where it can't have one there, if it may. Throws
+  /// `HostError`.
+  public func link(
+    _ name: String, to target: DistrustedFolder, as newName: String, mayCopy: Bool = true
+  ) throws {
     let file = try open(name)
     defer { close(file) }
     // The file that was looked at, whatever its name leads to by now.
@@ -162,6 +165,7 @@ public final class DistrustedFolder: Sendable {
       linkat(AT_FDCWD, "/proc/self/fd/\(file)", folder, last, AT_SYMLINK_FOLLOW)
     }
     if linked == 0 { return }
+    guard mayCopy else { throw HostError.last("can't link '\(place(name))'") }
     try copy(file, of: name, to: target, as: newName, isDurable: false)
   }
 

@@ -79,12 +79,14 @@ public final class EventLoop: @unchecked Sendable {
 
   deinit { close(wakeDescriptor) }
 
-  /// Has the loop be this process's alone, which is a copy of the one that made it. Before `start`. Throws `HostError`.
+  /// Has the loop be this process's alone, which is a copy of the one that made it, without its descriptors. Before
+  /// `start`. Throws `HostError`.
   public func becomeIndependent() throws {
     let own = chost_event_descriptor()
     guard own >= 0 else { throw HostError.last("can't make an event descriptor") }
-    close(wakeDescriptor)
     wakeDescriptor = own
+    // What was handed over before has woken another one.
+    wake()
   }
 
   /// Starts the thread. A loop runs once: after `stop` it can't be started again.

@@ -125,7 +125,8 @@ package final class DiskFile {
       let wanted = UnsafeMutableRawBufferPointer(rebasing: buffer[first..<max(first, end)])
       let read = try read(at: offset + UInt64(first), into: wanted)
       if read < wanted.count { return first + read }
-      done = max(end, first + 1)
+      guard end > first else { throw StorageError(.hostFailure, "\(path) changes while it is read") }
+      done = end
     }
     return count
   }

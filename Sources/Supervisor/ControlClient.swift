@@ -156,7 +156,7 @@ public struct ControlClient: Sendable {
     do {
       return try body()
     } catch let error as HostError where [EINVAL, ELOOP, ENOTDIR, ENOENT, EISDIR].contains(error.code) {
-      throw MachineError(.data, "the machine '\(name)' has made something else than it was to; don't trust it")
+      throw Self.somethingElse(name)
     }
   }
 
@@ -212,30 +212,51 @@ public struct ControlClient: Sendable {
     }
     _ = try check()
     SavedMachine.removeAbandoned(name, in: target)
-    let memory = isDurable ? nil : self.folder.memory
-    try make(path, in: target) {
-      ControlRequest(verb: .save, path: $0, isDurable: isDurable, asChanges: memory != nil)
-    } place: { fresh in
-      // As it is by now: the guest may have been shared a folder meanwhile.
-      let record = try known.registry.record(identifier: known.record.identifier) ?? known.record
-      let made = try SavedMachine(try using { try fresh.folder("made") })
-      let adopted = try SavedMachines.adopt(made, known.registry, record)
-      // Into a folder that its process never had.
-      let partial = SavedMachine.partialName(name)
-      try target.makeFolder(partial)
-      defer { try? target.remove(partial) }
-      let place = try target.folder(partial)
-      let files = made.contentFiles
-      for file in files.written {
-        try using { try made.folder.take(file, to: place, as: file, isDurable: isDurable) }
-      }
-      try using { for file in files.base { try memory?.link(file, to: place, as: file) } }
-      try place.write(try adopted.text, to: "machine", isDurable: isDurable)
-      if isDurable { try place.synchronize() }
-      // What it replaces goes with the partial one.
-      try target.move(partial, to: target, as: name, isExchange: try check())
-      if isDurable { try target.synchronize() }
+    do {
+      try save(to: path, isDurable, isDurable ? nil : self.folder.memory)
+    } catch is OtherBase {
+      try save(to: path, isDurable, nil)
     }
+    /// - Parameter memory: what RAM was restored from; nil: all is to be saved.
+    func save(to path: String, _ isDurable: Bool, _ memory: DistrustedFolder?) throws {
+      try make(path, in: target) {
+        ControlRequest(verb: .save, path: $0, isDurable: isDurable, asChanges: memory != nil)
+      } place: { fresh in
+        // As it is by now: the guest may have been shared a folder meanwhile.
+        let record = try known.registry.record(identifier: known.record.identifier) ?? known.record
+        let made = try SavedMachine(try using { try fresh.folder("made") })
+        let adopted = try SavedMachines.adopt(made, known.registry, record)
+        // Into a folder that its process never had.
+        let partial = SavedMachine.partialName(name)
+        try target.makeFolder(partial)
+        defer { try? target.remove(partial) }
+        let place = try target.folder(partial)
+        let files = made.contentFiles
+        // Nobody asked for that.
+        guard memory != nil || !made.hasBase else { throw Self.somethingElse(self.name) }
+        for (file, known) in files.base {
+          // It may have been restored from others than are kept.
+          guard let memory, (try? memory.link(file, to: place, as: file, mayCopy: false)) != nil,
+            place.status(file).map(SavedMachine.MemoryFile.init) == known
+          else { throw OtherBase() }
+        }
+        for file in files.written {
+          try using { try made.folder.take(file, to: place, as: file, isDurable: isDurable) }
+        }
+        try place.write(try adopted.text, to: "machine", isDurable: isDurable)
+        if isDurable { try place.synchronize() }
+        // What it replaces goes with the partial one.
+        try target.move(partial, to: target, as: name, isExchange: try check())
+        if isDurable { try target.synchronize() }
+      }
+    }
+  }
+
+  /// What a machine's RAM was restored from isn't what was kept.
+  private struct OtherBase: Error {}
+
+  private static func somethingElse(_ name: String) -> MachineError {
+    MachineError(.data, "the machine '\(name)' has made something else than it was to; don't trust it")
   }
 
   /// Keeps the code that its translators have made so far in a file, for machines that begin with it.

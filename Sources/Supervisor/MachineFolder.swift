@@ -40,17 +40,21 @@ public struct MachineFolder: Sendable {
   private var lock: String { url.path + Self.lockSuffix }
   static let lockSuffix = ".lock"
   private var ending: String { file("ending") }
-  /// What its RAM was restored from, where the machine's process can't write to it.
+  /// What its RAM was restored from, beside its folder.
   static let memorySuffix = ".memory"
 
   /// Keeps these files of a folder, of which the machine's RAM is to be restored, for saving only what is otherwise by
-  /// then.
-  func keepMemory(_ files: [String], of source: DistrustedFolder) throws {
+  /// then. Where that can't be, all is saved.
+  func keepMemory(_ files: [String], of source: DistrustedFolder) {
     removeMemory()
-    let machines = try DistrustedFolder(path: url.deletingLastPathComponent().path)
-    try machines.makeFolder(url.lastPathComponent + Self.memorySuffix)
-    let folder = try machines.folder(url.lastPathComponent + Self.memorySuffix)
-    for file in files { try source.link(file, to: folder, as: file) }
+    do {
+      let machines = try DistrustedFolder(path: url.deletingLastPathComponent().path)
+      try machines.makeFolder(url.lastPathComponent + Self.memorySuffix)
+      let folder = try machines.folder(url.lastPathComponent + Self.memorySuffix)
+      for file in files { try source.link(file, to: folder, as: file, mayCopy: false) }
+    } catch {
+      removeMemory()
+    }
   }
 
   /// What was kept; nil: nothing.

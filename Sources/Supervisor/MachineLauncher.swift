@@ -67,14 +67,17 @@ public enum MachineLauncher {
   ///   - record: what the machines have in common, in the place of theirs.
   ///   - path: the saved machine's folder, in which there may be kept code, too.
   public static func mould(_ registry: MachineRegistry, _ record: MachineRecord, savedAt path: String) -> Mould? {
-    // Whoever looks for damage makes a thread.
+    guard MachineMould.isPossible(record.configuration) else { return nil }
+    var record = record
+    // A mould doesn't look for damage in it.
     let code = [MachineFolder(URL(fileURLWithPath: path)).keptCode] + (record.configuration.keptCode ?? [])
-    for file in code { VirtualMachine.checkCode(at: file) }
+    record.configuration.keptCode = code.filter { VirtualMachine.checkCode(at: $0) }
     let order = Order(folder: registry.folder, record: record, time: 0, endsWithStarter: false, saved: path)
-    guard MachineMould.isPossible(record.configuration),
-      let connection = try? send(order, to: template, log: "/dev/null")
-    else { return nil }
+    guard let connection = try? send(order, to: template, log: "/dev/null") else { return nil }
     defer { close(connection) }
+    // It works on what a guest may have written.
+    var patience = timeval(tv_sec: 20, tv_usec: 0)
+    setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
     var byte: UInt8 = 0
     var socket: Int32 = -1
     guard chost_receive_descriptor(connection, &byte, 1, &socket) == 1, socket >= 0 else { return nil }
@@ -130,7 +133,14 @@ public enum MachineLauncher {
     }
     let order = Order(
       folder: registry.folder, record: record, time: MonotonicClock.nanoseconds(), endsWithStarter: endsWithThis)
-    let connection = try send(order, to: mould?.socket ?? template, log: folder.processLog)
+    let connection: Int32
+    do {
+      connection = try send(order, to: mould?.socket ?? template, log: folder.processLog)
+    } catch {
+      // The mould has ended: others know how to make it as well.
+      if mould == nil { throw error }
+      return try start(registry, record, endsWithThis: endsWithThis)
+    }
     var isKept = false
     defer { if !isKept { close(connection) } }
     let report = String(decoding: readMessage(connection), as: UTF8.self)
@@ -150,6 +160,7 @@ public enum MachineLauncher {
     let words = report.split(separator: " ", maxSplits: 1)
     guard words.count == 2, let code = words.first.flatMap({ Int32($0) }).flatMap(MachineError.Code.init(rawValue:))
     else {
+      if mould != nil { return try start(registry, record, endsWithThis: endsWithThis) }
       throw MachineError(
         .software, "the process of the machine '\(record.name)' ended at once; '\(folder.processLog)' may say why")
     }

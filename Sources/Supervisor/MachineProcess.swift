@@ -91,8 +91,10 @@ public final class MachineProcess: @unchecked Sendable {
   ///   - record: what they have in common, in the place of theirs.
   ///   - path: the saved machine's folder, in which there may be kept code, too.
   public static func mould(_ record: MachineRecord, savedAt path: String) throws -> MachineMould {
-    let folder = MachineFolder(URL(fileURLWithPath: path))
-    return try MachineMould(try SavedMachine(path: path), configuration(of: record, in: folder))
+    var configuration = record.configuration
+    // Each has another one.
+    if record.image != nil { configuration.guestSocket = "" }
+    return try MachineMould(try SavedMachine(path: path), configuration)
   }
 
   /// A temporary machine on a terminal goes, too, where something came between this and its run.

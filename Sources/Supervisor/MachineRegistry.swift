@@ -271,12 +271,26 @@ public final class MachineRegistry: Sendable {
       let isLeft =
         name.hasPrefix(".clone-") || name.hasPrefix("..clone-")
         || (MachineRecord.isIdentifier(name) && !folder(identifier: name).isInUse)
-        || (name.hasSuffix(MachineFolder.memorySuffix)
-          && !known.contains(String(name.dropLast(MachineFolder.memorySuffix.count))))
       if name.hasPrefix(DistrustedFolder.removedPrefix) || (isLeft && Self.isOld(name, in: machines)) {
         try? machines.remove(name)
       }
       sweepLock(name, known, in: machines)
+      sweepMemory(name, in: machines)
+    }
+  }
+
+  /// Deletes what a machine was restored from that doesn't run any more, and doesn't go on.
+  private func sweepMemory(_ name: String, in machines: DistrustedFolder) {
+    guard name.hasSuffix(MachineFolder.memorySuffix) else { return }
+    let identifier = String(name.dropLast(MachineFolder.memorySuffix.count))
+    let place = folder(identifier: identifier)
+    guard MachineRecord.isIdentifier(identifier), Self.isOld(name, in: machines), !place.isInUse,
+      !FileManager.default.fileExists(atPath: place.resumption), let lock = try? place.takeLock()
+    else { return }
+    withExtendedLifetime(lock) {
+      if FileManager.default.fileExists(atPath: place.resumption) { return }
+      place.removeMemory()
+      if machines.status(identifier) == nil { place.removeLock() }
     }
   }
 

@@ -169,7 +169,7 @@ public enum SavedMachines {
       let resumption = try folder.folder(name)
       for file in saved.stateFiles { try saved.folder.link(file, to: resumption, as: file) }
       // Seldom cloned.
-      if !isTemporary { try place.keepMemory(saved.memoryFiles, of: resumption) }
+      if !isTemporary { place.keepMemory(saved.memoryFiles, of: resumption) }
       return Staged(configuration: configuration, folder: folder, disks: baseName, resumption: name)
     } catch {
       try? folder.remove(baseName)

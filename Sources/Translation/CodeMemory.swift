@@ -278,7 +278,8 @@ final class CodeMemory {
     }
     let way = HostJump.target(at: place)
     let stub = UnsafeMutablePointer<UInt8>(bitPattern: Int(bitPattern: way) &- executableOffset)!
-    precondition(stub >= stubs, "what is led elsewhere goes by way of a stub")
+    precondition(
+      stub >= stubs && stub <= writable + count - 2 * HostJump.size, "what is led elsewhere goes by way of a stub")
     makeWritable(stub)
     HostJump.write(stub, at: UnsafeRawPointer(bitPattern: way)!, to: target)
   }

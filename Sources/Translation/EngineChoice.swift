@@ -22,9 +22,12 @@ public enum EngineChoice: Codable, Hashable, Sendable {
   /// Gives each of `harts` the engine; nil: the translator where the host can run one, else the interpreter. Before the
   /// harts and `loop`, which changes their memory, run. Throws `HostError` where the host can't run the one asked for.
   ///
-  /// - Parameter keptCode: files of code that `keepCode` wrote, of which translators begin with the first that fits.
+  /// - Parameters:
+  ///   - keptCode: files of code that `keepCode` wrote, of which translators begin with the first that fits.
+  ///   - isCopied: whether nothing is believed of such a file that others could change, see `KeptCode`; not for an audit.
   public static func install(
-    _ choice: EngineChoice?, on harts: [Hart], beside loop: EventLoop? = nil, keptCode: [String] = []
+    _ choice: EngineChoice?, on harts: [Hart], beside loop: EventLoop? = nil, keptCode: [String] = [],
+    isCopied: Bool = false
   ) throws {
     // A hart that sends a fence waits for the end of the others' stretches.
     if harts.count > 1 { for hart in harts { hart.engineStretch = 8192 } }
@@ -36,7 +39,8 @@ public enum EngineChoice: Codable, Hashable, Sendable {
     switch choice {
     case .interpreter: return
     case .translator(let threshold):
-      let kept = KeptCode.first(of: keptCode)
+      let kept = KeptCode.first(of: keptCode, areCopied: isCopied)
+      defer { if isCopied { kept?.closeFile() } }
       for hart in harts { hart.engine = try translator(hart, threshold, kept) }
     case .audit(let threshold):
       guard harts.count == 1 else {
@@ -47,7 +51,8 @@ public enum EngineChoice: Codable, Hashable, Sendable {
         harts[0], auditing: try translator(harts[0], threshold, KeptCode.first(of: keptCode)), turns: turns)
       loop?.turns = turns
     case nil:
-      let kept = KeptCode.first(of: keptCode)
+      let kept = KeptCode.first(of: keptCode, areCopied: isCopied)
+      defer { if isCopied { kept?.closeFile() } }
       guard let engines = try? harts.map({ try translator($0, usualThreshold, kept) }) else { return }
       for (hart, engine) in zip(harts, engines) { hart.engine = engine }
     }

@@ -100,17 +100,24 @@ package final class KeptCode: @unchecked Sendable {
     return [UInt64(status.st_size), time, HostInstructions.hasAES ? 1 : 0, 0]
   }()
 
-  private let descriptor: Int32
+  /// Below zero: it isn't needed any more.
+  private var descriptor: Int32
   private let trailer: Trailer
   /// What isn't code, mapped: the pages' content, the records and the table.
   private let sources: UnsafeRawPointer
+  /// The records and the table: there, or a copy of them.
+  private let tables: UnsafeRawPointer
+  private let isCopied: Bool
   private var mappedCount: Int { trailer.trailerOffset - trailer.sourceOffset }
   private let isReady = Atomic<Bool>(false)
   private var checking: HostThread?
 
   /// Opens a file; nil where there is none that fits. It is checked by a thread of its own, and nothing is found before.
-  package init?(path: String) {
-    let descriptor = chost_open(path, O_RDONLY | O_CLOEXEC, 0)
+  ///
+  /// - Parameter isCopied: whether nothing is believed that who can write to the file could change: then what is used of it,
+  ///   but for code, is copied and looked through at once. Its checksum isn't looked at, and no thread is made.
+  package init?(path: String, isCopied: Bool = false) {
+    let descriptor = chost_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0)
     guard descriptor >= 0 else { return nil }
     guard let trailer = Self.readTrailer(descriptor),
       trailer.pageCount > 0,
@@ -124,6 +131,17 @@ package final class KeptCode: @unchecked Sendable {
     self.descriptor = descriptor
     self.trailer = trailer
     self.sources = UnsafeRawPointer(sources)
+    self.isCopied = isCopied
+    let offset = trailer.recordOffset - trailer.sourceOffset
+    if isCopied {
+      let count = trailer.trailerOffset - trailer.recordOffset
+      let copy = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 8)
+      tables = UnsafeRawPointer(copy)
+      guard Self.read(descriptor, copy, count, at: trailer.recordOffset), isWithinBounds() else { return nil }
+      isReady.store(true, ordering: .releasing)
+      return
+    }
+    tables = UnsafeRawPointer(sources) + offset
     if DamageCheck.isNoted(descriptor) {
       isReady.store(true, ordering: .releasing)
     } else {
@@ -134,6 +152,25 @@ package final class KeptCode: @unchecked Sendable {
         isReady.store(true, ordering: .releasing)
       }
     }
+  }
+
+  private static func read(_ descriptor: Int32, _ start: UnsafeMutableRawPointer, _ count: Int, at offset: Int) -> Bool
+  {
+    var done = 0
+    while done < count {
+      let read = pread(descriptor, start + done, count - done, off_t(offset + done))
+      if read < 0, errno == EINTR { continue }
+      if read <= 0 { return false }
+      done += read
+    }
+    return true
+  }
+
+  /// Closes the file, when its code is shown wherever it is to be. Only of one that is copied.
+  func closeFile() {
+    precondition(isCopied, "it may be looked at still")
+    if descriptor >= 0 { close(descriptor) }
+    descriptor = -1
   }
 
   /// Whether there is a file that fits. Its checksum isn't looked at.
@@ -153,7 +190,7 @@ package final class KeptCode: @unchecked Sendable {
     return Trailer(last, fileSize: Int(status.st_size))
   }
 
-  /// Waits for the check, for tests. Whether what is in the file is found from now on.
+  /// Waits for the check. Whether what is in the file is found from now on.
   @discardableResult
   package func waitUntilChecked() -> Bool {
     checking?.join()
@@ -161,14 +198,15 @@ package final class KeptCode: @unchecked Sendable {
   }
 
   /// The first of the files that fits.
-  static func first(of paths: [String]) -> KeptCode? {
-    for path in paths { if let kept = KeptCode(path: path) { return kept } }
+  static func first(of paths: [String], areCopied: Bool = false) -> KeptCode? {
+    for path in paths { if let kept = KeptCode(path: path, isCopied: areCopied) { return kept } }
     return nil
   }
 
   deinit {
     munmap(UnsafeMutableRawPointer(mutating: sources), mappedCount)
-    close(descriptor)
+    if isCopied { tables.deallocate() }
+    if descriptor >= 0 { close(descriptor) }
   }
 
   /// Maps the code; false where it doesn't fit, or the host doesn't let it.
@@ -190,11 +228,11 @@ package final class KeptCode: @unchecked Sendable {
   private static let recordHead = 3
 
   private var records: UnsafePointer<UInt32> {
-    (sources + trailer.recordOffset - trailer.sourceOffset).assumingMemoryBound(to: UInt32.self)
+    tables.assumingMemoryBound(to: UInt32.self)
   }
 
   private var buckets: UnsafePointer<Bucket> {
-    (sources + trailer.bucketOffset - trailer.sourceOffset).assumingMemoryBound(to: Bucket.self)
+    (tables + trailer.bucketOffset - trailer.recordOffset).assumingMemoryBound(to: Bucket.self)
   }
 
   private func agreesWithChecksum() -> Bool {

@@ -29,9 +29,12 @@ struct BoardAssembly {
   /// Stops what the virtio devices are connected to, which the board leaves to its owner. Before the board stops.
   let stopBackends: () -> Void
 
-  /// - Parameter openDisk: opens one, to be read only or not.
+  /// - Parameters:
+  ///   - copiesKeptCode: see `BoardConfiguration`.
+  ///   - openDisk: opens one, to be read only or not.
   init(
     _ configuration: VirtualMachineConfiguration, console: any ConsoleBackend, folderPlaces: [String: String],
+    copiesKeptCode: Bool = false,
     openDisk: (VirtualMachineConfiguration.Disk) throws -> any BlockStorage = { try $0.open(readOnly: $0.isReadOnly) }
   ) throws {
     self.configuration = configuration
@@ -86,6 +89,7 @@ struct BoardAssembly {
           boot: description,
           console: uartEnd, devices: devices, transport: configuration.transport == .pci ? .pci : .mmio)
       boardConfiguration.keptCode = configuration.keptCode ?? []
+      boardConfiguration.copiesKeptCode = copiesKeptCode
       board = try Board(boardConfiguration)
     } catch {
       for disk in disks { try? disk.close() }

@@ -24,7 +24,7 @@ public final class MachineMould {
     }
     console = RecordedConsole(path: "")
     var known = saved.configuration.disks
-    let assembly = try BoardAssembly(configuration, console: console, folderPlaces: [:]) { disk in
+    let assembly = try BoardAssembly(configuration, console: console, folderPlaces: [:], copiesKeptCode: true) { disk in
       let then = known.removeFirst()
       let size = try DiskImage.information(path: then.path, format: then.knownFormat).virtualSize
       return AbsentDisk(byteCount: size, isReadOnly: disk.isReadOnly)
@@ -33,10 +33,11 @@ public final class MachineMould {
     machine.board.holdDeviceStates()
     try machine.restore(saved)
     clock = saved.manifest.clock
-    for (hart, pages) in zip(machine.board.harts, saved.manifest.codePages ?? []) {
+    let most = Self.mostCodePages / min(machine.board.harts.count, 4)
+    for (hart, pages) in zip(machine.board.harts.prefix(4), saved.manifest.codePages ?? []) {
       hart.prepareCode(
         pages.withUnsafeBytes { bytes in
-          (0..<min(bytes.count / 8, Self.mostCodePages)).map {
+          (0..<min(bytes.count / 8, most)).map {
             UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8 * $0, as: UInt64.self))
           }
         })
@@ -46,7 +47,7 @@ public final class MachineMould {
     }
   }
 
-  /// Pages with code that are made ready, of each hart.
+  /// Pages with code that are made ready, of all harts.
   static let mostCodePages = 2304
 
   /// Whether machines can be made that way: not where they begin with connections to the host.

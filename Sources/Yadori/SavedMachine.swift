@@ -56,6 +56,33 @@ public struct SavedMachine {
     }
   }
 
+  /// Tells a file from others that come to its place.
+  package struct MemoryFile: Codable, Equatable {
+    var node: UInt64
+    var byteCount: Int64
+    /// Seconds and nanoseconds since 1970.
+    var modified: [Int64]
+
+    /// Nil: it can't be looked at.
+    init?(_ descriptor: Int32) {
+      var status = stat()
+      guard fstat(descriptor, &status) == 0 else { return nil }
+      self.init(status)
+    }
+
+    package init(_ status: stat) {
+      node = UInt64(status.st_ino)
+      byteCount = Int64(status.st_size)
+      modified = [Int64(status.st_mtim.tv_sec), Int64(status.st_mtim.tv_nsec)]
+    }
+  }
+
+  /// What RAM was restored from.
+  struct Base {
+    var contents: [Content]
+    var files: [MemoryFile]
+  }
+
   struct Manifest: Codable {
     /// Paths of disks that are saved, too, are relative.
     var configuration: VirtualMachineConfiguration
@@ -78,10 +105,13 @@ public struct SavedMachine {
       /// The number of the first page, of 4096 bytes, and how many there are, as little-endian 32-bit words, for each run;
       /// in order. The pages are in the file `memory-changes`.
       var runs: Data
+      /// The files that RAM was restored from, of `memory` in this order.
+      var base: [MemoryFile]
 
       static let file = "memory-changes"
 
-      init(_ runs: [Range<Int>]) {
+      init(_ runs: [Range<Int>], base: [MemoryFile]) {
+        self.base = base
         let words = runs.flatMap { [UInt32($0.lowerBound), UInt32($0.count)] }
         self.runs = words.withUnsafeBytes { Data($0) }
       }
@@ -110,6 +140,7 @@ public struct SavedMachine {
     var hasUsualNames: Bool {
       let indices = configuration.disks.indices
       return memory.indices.allSatisfy { memory[$0].file == "memory-\($0)" }
+        && changes.map { $0.base.count == memory.count } != false
         && disks.allSatisfy { disk in indices.contains { disk.file == "disk-\($0)" } }
     }
   }
@@ -128,7 +159,7 @@ public struct SavedMachine {
     /// any case: machines that are made of the saved one go on using them.
     var isDurable: Bool
     /// What RAM was restored from, where only what is otherwise by now is to be written; nil: all is.
-    var base: [Content]?
+    var base: Base?
 
     enum Disk {
       /// All that belongs to it is in the open file.
@@ -221,7 +252,7 @@ public struct SavedMachine {
     if let base = parts.base, let memory, let runs = changedPages(memory) {
       descriptors.append(try make(Manifest.Changes.file))
       try write(runs, of: memory, to: descriptors[0])
-      (contents, changes) = (base, Manifest.Changes(runs))
+      (contents, changes) = (base.contents, Manifest.Changes(runs, base: base.files))
     } else {
       let ram = UnsafeRawBufferPointer(start: memory?.host, count: Int(memory?.size ?? 0))
       let work = memory?.contentBounds(inPiecesOf: SparseCopy.chunkSize) ?? []
@@ -276,8 +307,7 @@ public struct SavedMachine {
 
   /// Nil: there are so many that they are no less work than all of RAM.
   private static func changedPages(_ memory: GuestMemory) -> [Range<Int>]? {
-    guard MemoryMapping.pageSize == pageSize, let runs = memory.changedPages() else { return nil }
-    return runs.reduce(0) { $0 + $1.count } * pageSize <= largestChanges ? runs : nil
+    MemoryMapping.pageSize == pageSize ? memory.changedPages(atMost: largestChanges / pageSize) : nil
   }
 
   private static let pageSize = 4096
@@ -431,10 +461,14 @@ public struct SavedMachine {
 
   /// The names of all that the machine's process has written, but for the one that says what it is; and of those that it
   /// was itself restored from.
-  package var contentFiles: (written: [String], base: [String]) {
+  package var contentFiles: (written: [String], base: [(name: String, file: MemoryFile)]) {
     let disks = manifest.disks.map(\.file)
-    return manifest.changes == nil ? (memoryFiles + disks, []) : (changedFiles + disks, memoryFiles)
+    guard let changes = manifest.changes else { return (memoryFiles + disks, []) }
+    return (changedFiles + disks, Array(zip(memoryFiles, changes.base)))
   }
+
+  /// Whether its RAM is in part that from which its machine was restored.
+  package var hasBase: Bool { manifest.changes != nil }
 
   /// Looks for damage in RAM and disks, all of which it reads where nobody has since the host was started (`DamageCheck`),
   /// and for files that it needs and that aren't as they were. Throws `MachineError`.
@@ -480,28 +514,32 @@ public struct SavedMachine {
         + "restore it with the one that saved it")
   }
 
-  /// Has RAM, which is zero, hold what was saved. The file may lose its name afterwards, but mustn't change.
-  func restoreMemory(_ memory: GuestMemory) throws {
+  /// Has RAM, which is zero, hold what was saved. The files may lose their names afterwards, but mustn't change. Returns
+  /// them.
+  func restoreMemory(_ memory: GuestMemory) throws -> Base {
     var start = 0
+    var files: [MemoryFile] = []
     for content in manifest.memory {
       let rest = Int(memory.size) - start
       guard (1...max(1, rest)).contains(content.byteCount),
         content.byteCount % SparseCopy.chunkSize == 0 || content.byteCount == rest
       else { throw Self.damaged(path) }
-      try restore(content, to: memory, at: start, count: content.byteCount)
+      files.append(try restore(content, to: memory, at: start, count: content.byteCount))
       start += content.byteCount
     }
     guard start == Int(memory.size) else { throw Self.damaged(path) }
     if let changes = manifest.changes { try restore(changes, to: memory) }
+    return Base(contents: manifest.memory, files: files)
   }
 
-  private func restore(_ content: Content, to memory: GuestMemory, at start: Int, count: Int) throws {
+  private func restore(
+    _ content: Content, to memory: GuestMemory, at start: Int, count: Int
+  ) throws -> MemoryFile {
     let checksums = content.checksumList
     guard let descriptor = try? folder.open(content.file) else { throw Self.damaged(path) }
     defer { close(descriptor) }
-    var status = stat()
     let size = SparseCopy.chunkSize
-    guard fstat(descriptor, &status) == 0, Int(status.st_size) == count, content.byteCount == count,
+    guard let file = MemoryFile(descriptor), Int(file.byteCount) == count, content.byteCount == count,
       checksums.count == (count + size - 1) / size
     else { throw Self.damaged(path) }
     // What is all zero stays memory of its own, that the host may give in large pages.
@@ -517,5 +555,6 @@ public struct SavedMachine {
         index += 1
       }
     }
+    return file
   }
 }

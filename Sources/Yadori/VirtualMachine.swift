@@ -83,8 +83,7 @@ public final class VirtualMachine: @unchecked Sendable {
   let card: VirtioNet?
   let socket: VirtioSocket?
   private let stopBackends: () -> Void
-  /// The files that RAM was restored from.
-  private var restoredMemory: [SavedMachine.Content]?
+  private var restoredMemory: SavedMachine.Base?
   private var threads: HartThreads?
   /// The guest's clock when it was paused; nil: it runs. The thread's that runs the machine.
   private var pausedAt: UInt64?
@@ -219,8 +218,7 @@ public final class VirtualMachine: @unchecked Sendable {
   func restore(_ saved: SavedMachine) throws {
     try saved.check(instructionSet: board.configuration.describedInstructionSet.extensions)
     do {
-      try saved.restoreMemory(board.memory)
-      restoredMemory = saved.manifest.memory
+      restoredMemory = try saved.restoreMemory(board.memory)
       let states = Dictionary(saved.manifest.components.map { ($0.identifier, $0) }) { first, _ in first }
       for keeper in board.stateKeepers {
         guard let state = states[keeper.stateIdentifier] else {
@@ -396,7 +394,9 @@ public final class VirtualMachine: @unchecked Sendable {
 
   /// Looks for damage in such a file, where nobody has since the host was started, and notes at it that there is none: a
   /// machine's process, which may only read it, would look each time.
-  package static func checkCode(at path: String) { _ = KeptCode(path: path)?.waitUntilChecked() }
+  /// - Returns: whether there is one without damage, for this program.
+  @discardableResult
+  package static func checkCode(at path: String) -> Bool { KeptCode(path: path)?.waitUntilChecked() ?? false }
 
   /// Keeps the code that the translators have made so far in a file, as `codeFile` says. Throws `MachineError`, and
   /// `HostError` where it can't be written. Any thread but the machine's own, while it runs.

@@ -50,8 +50,8 @@ int chost_copy_process(void);
 
 /// For the copy: makes a further copy of itself for each message of the socket, and ends with the socket. Returns in these
 /// copies only. Each is in a session of its own, with output appended to the file whose path was the message, and the
-/// descriptor that came with it as CHOST_REPORT_DESCRIPTOR. A bare one has no other descriptors; others have what the original
-/// has, and are isolated from the beginning where that is quicker, see `chost_isolate`.
+/// descriptor that came with it as CHOST_REPORT_DESCRIPTOR, and without any other. Those that aren't bare are isolated from
+/// the beginning where that is quicker, see `chost_isolate`.
 #define CHOST_COPY_BARE 0
 #define CHOST_COPY_ISOLATED 1
 #define CHOST_COPY_WITHOUT_NETWORK 2

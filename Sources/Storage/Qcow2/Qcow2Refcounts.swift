@@ -331,7 +331,9 @@ extension Qcow2Table {
     let clusters = (byteCount + cluster - 1) / cluster
     self.init(index: index, byteCount: clusters * cluster, location: location, locationClusters: clusters)
     let part = UnsafeMutableRawBufferPointer(rebasing: memory[..<byteCount])
-    guard try file.readContent(at: location, into: part) == byteCount else {
+    let isLarge = byteCount >= Self.leastMapped
+    let count = try isLarge ? file.readContent(at: location, into: part) : file.read(at: location, into: part)
+    guard count == byteCount else {
       throw StorageError(.corrupt, "\(file.path) is cut short: its \(what) lies beyond its end")
     }
   }

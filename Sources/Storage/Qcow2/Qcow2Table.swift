@@ -7,6 +7,8 @@ import Glibc
 /// stays reserved for it (`twin`), so that the commit after that one has to write only what has changed since.
 final class Qcow2Table {
   static let pageSize = 4096
+  /// Bytes from which on a table has pages of its own, of which those aren't touched that are all zero.
+  static let leastMapped = 64 << 10
 
   /// Position in the table above: L1 index, or refcount table index. 0 for the two top tables.
   let index: Int
@@ -35,6 +37,11 @@ final class Qcow2Table {
     self.index = index
     self.location = location
     self.locationClusters = locationClusters
+    if byteCount < Self.leastMapped {
+      memory = .allocate(byteCount: byteCount, alignment: 4096)
+      memset(memory.baseAddress!, 0, byteCount)
+      return
+    }
     // Zero, without being touched.
     let flags = Int32(MAP_PRIVATE) | Int32(MAP_ANONYMOUS)
     guard let base = mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, -1, 0), base != MAP_FAILED else {
@@ -43,7 +50,9 @@ final class Qcow2Table {
     memory = UnsafeMutableRawBufferPointer(start: base, count: byteCount)
   }
 
-  deinit { munmap(memory.baseAddress!, memory.count) }
+  deinit {
+    if memory.count < Self.leastMapped { memory.deallocate() } else { munmap(memory.baseAddress!, memory.count) }
+  }
 
   /// A 64-bit entry. Indices come from this program's own arithmetic, not from the image.
   @inline(__always)
