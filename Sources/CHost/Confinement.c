@@ -92,9 +92,7 @@ void chost_try_isolation(void) {
 static int born_isolated;
 
 int chost_fork_isolated(int network) {
-    int flags = namespaces(network);
-    // A user namespace can't be made by a process that shares its memory.
-    if (possible != 2 || flags & CLONE_NEWUSER) {
+    if (possible != 2) {
         errno = ENOTSUP;
         return -1;
     }
@@ -104,7 +102,7 @@ int chost_fork_isolated(int network) {
     // own.
     pid_t helper = vfork();
     if (helper == 0) {
-        if (enter_namespaces(flags | CLONE_NEWNS | CLONE_NEWPID)) copy = fork();
+        if (enter_namespaces(namespaces(network) | CLONE_NEWNS | CLONE_NEWPID)) copy = fork();
         if (copy == 0) {
             born_isolated = 1;
             return 0;

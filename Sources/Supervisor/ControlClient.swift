@@ -156,7 +156,7 @@ public struct ControlClient: Sendable {
     do {
       return try body()
     } catch let error as HostError where [EINVAL, ELOOP, ENOTDIR, ENOENT, EISDIR].contains(error.code) {
-      throw Self.somethingElse(name)
+      throw madeSomethingElse
     }
   }
 
@@ -198,64 +198,67 @@ public struct ControlClient: Sendable {
   ///   - isDurable: whether its RAM is to outlive a failure of the host, which takes most of the time; disks do.
   ///   - folder: that of `path`, where it is open already.
   public func save(to path: String, isDurable: Bool = true, in folder: DistrustedFolder? = nil) throws {
-    guard let known else { preconditionFailure("only a machine of the registry is saved") }
     let target = try folder ?? Self.target(path)
-    let name = URL(fileURLWithPath: path).lastPathComponent
-    /// Whether it replaces one.
-    func check() throws -> Bool {
-      if target.status(name) == nil { return false }
-      guard SavedMachine.isSavedMachine(name, in: target) else {
-        throw MachineError(
-          .cannotCreate, "'\(path)' is there already, and isn't a saved machine; choose another name")
-      }
-      return true
-    }
-    _ = try check()
-    SavedMachine.removeAbandoned(name, in: target)
+    _ = try replaces(path, in: target)
+    SavedMachine.removeAbandoned(URL(fileURLWithPath: path).lastPathComponent, in: target)
     do {
-      try save(to: path, isDurable, isDurable ? nil : self.folder.memory)
+      try save(to: path, in: target, isDurable: isDurable, over: isDurable ? nil : self.folder.memory)
     } catch is OtherBase {
-      try save(to: path, isDurable, nil)
+      try save(to: path, in: target, isDurable: isDurable, over: nil)
     }
-    /// - Parameter memory: what RAM was restored from; nil: all is to be saved.
-    func save(to path: String, _ isDurable: Bool, _ memory: DistrustedFolder?) throws {
-      try make(path, in: target) {
-        ControlRequest(verb: .save, path: $0, isDurable: isDurable, asChanges: memory != nil)
-      } place: { fresh in
-        // As it is by now: the guest may have been shared a folder meanwhile.
-        let record = try known.registry.record(identifier: known.record.identifier) ?? known.record
-        let made = try SavedMachine(try using { try fresh.folder("made") })
-        let adopted = try SavedMachines.adopt(made, known.registry, record)
-        // Into a folder that its process never had.
-        let partial = SavedMachine.partialName(name)
-        try target.makeFolder(partial)
-        defer { try? target.remove(partial) }
-        let place = try target.folder(partial)
-        let files = made.contentFiles
-        // Nobody asked for that.
-        guard memory != nil || !made.hasBase else { throw Self.somethingElse(self.name) }
-        for (file, known) in files.base {
-          // It may have been restored from others than are kept.
-          guard let memory, (try? memory.link(file, to: place, as: file, mayCopy: false)) != nil,
-            place.status(file).map(SavedMachine.MemoryFile.init) == known
-          else { throw OtherBase() }
-        }
-        for file in files.written {
-          try using { try made.folder.take(file, to: place, as: file, isDurable: isDurable) }
-        }
-        try place.write(try adopted.text, to: "machine", isDurable: isDurable)
-        if isDurable { try place.synchronize() }
-        // What it replaces goes with the partial one.
-        try target.move(partial, to: target, as: name, isExchange: try check())
-        if isDurable { try target.synchronize() }
+  }
+
+  /// Whether what is to be saved at a path replaces what was. Throws `MachineError` where that isn't a saved machine.
+  private func replaces(_ path: String, in target: DistrustedFolder) throws -> Bool {
+    let name = URL(fileURLWithPath: path).lastPathComponent
+    if target.status(name) == nil { return false }
+    guard SavedMachine.isSavedMachine(name, in: target) else {
+      throw MachineError(.cannotCreate, "'\(path)' is there already, and isn't a saved machine; choose another name")
+    }
+    return true
+  }
+
+  /// - Parameter memory: what its RAM was restored from, where it needs to save only what is otherwise by now.
+  private func save(
+    to path: String, in target: DistrustedFolder, isDurable: Bool, over memory: DistrustedFolder?
+  ) throws {
+    guard let known else { preconditionFailure("only a machine of the registry is saved") }
+    let name = URL(fileURLWithPath: path).lastPathComponent
+    try make(path, in: target) {
+      ControlRequest(verb: .save, path: $0, isDurable: isDurable, asChanges: memory != nil)
+    } place: { fresh in
+      // As it is by now: the guest may have been shared a folder meanwhile.
+      let record = try known.registry.record(identifier: known.record.identifier) ?? known.record
+      let made = try SavedMachine(try using { try fresh.folder("made") })
+      let adopted = try SavedMachines.adopt(made, known.registry, record)
+      // Nobody asked for that.
+      guard memory != nil || !made.hasBase else { throw madeSomethingElse }
+      // Into a folder that its process never had.
+      let partial = SavedMachine.partialName(name)
+      try target.makeFolder(partial)
+      defer { try? target.remove(partial) }
+      let place = try target.folder(partial)
+      let files = made.contentFiles
+      for (file, known) in files.base {
+        guard let memory, (try? memory.link(file, to: place, as: file, mayCopy: false)) != nil,
+          place.status(file).map(SavedMachine.MemoryFile.init) == known
+        else { throw OtherBase() }
       }
+      for file in files.written {
+        try using { try made.folder.take(file, to: place, as: file, isDurable: isDurable) }
+      }
+      try place.write(try adopted.text, to: "machine", isDurable: isDurable)
+      if isDurable { try place.synchronize() }
+      // What it replaces goes with the partial one.
+      try target.move(partial, to: target, as: name, isExchange: try replaces(path, in: target))
+      if isDurable { try target.synchronize() }
     }
   }
 
   /// What a machine's RAM was restored from isn't what was kept.
   private struct OtherBase: Error {}
 
-  private static func somethingElse(_ name: String) -> MachineError {
+  private var madeSomethingElse: MachineError {
     MachineError(.data, "the machine '\(name)' has made something else than it was to; don't trust it")
   }
 

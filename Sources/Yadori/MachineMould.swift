@@ -10,7 +10,8 @@ import Translation
 /// A saved machine that is ready to go on, as far as all machines are alike that do: in each copy of the process that made
 /// it (fork), it becomes one of them. They share with it, and with each other, what none of them changes.
 ///
-/// It makes no threads, opens no disk and no connection to the host: that is for who it becomes.
+/// It makes no threads, opens no disk and no connection to the host, and needs no descriptor: that is for who it becomes.
+/// What it reads may have been written by a process that a guest owned.
 public final class MachineMould {
   private let machine: VirtualMachine
   private let console: RecordedConsole

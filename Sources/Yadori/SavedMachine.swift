@@ -8,8 +8,8 @@ import Storage
 /// that it writes to.
 ///
 /// `machine` is text: a line with a format's name and version and the CRC-32C of what follows, then JSON. `memory-N` are
-/// the parts of the RAM, one behind the other, in which what is zero takes no space; `disk-N` are the disks. Each has a
-/// checksum for each piece (`SparseCopy`). A machine that was off has no RAM, and no devices' states. The folder is written beside and
+/// the parts of the RAM, one behind the other, in which what is zero takes no space, and `memory-changes` pages that are
+/// otherwise than there; `disk-N` are the disks. Each has a checksum for each piece (`SparseCopy`), but for the changes. A machine that was off has no RAM, and no devices' states. The folder is written beside and
 /// renamed, so it is there whole or not at all. Files that the disks show in part (an image's disk) stay where they are; the
 /// saved machine notes what they were.
 public struct SavedMachine {
@@ -94,8 +94,8 @@ public struct SavedMachine {
     var memory: [Content]
     var disks: [Content]
     var neighbours: [Neighbour]
-    /// Pages of RAM that are otherwise than in `memory`, which is then not in the folder yet: it is what the machine was
-    /// restored from. Nil: there are none.
+    /// Pages of RAM that are otherwise than in `memory`, which is then what the machine was restored from: its process
+    /// leaves that to whoever asked it to save. Nil: there are none.
     var changes: Changes?
     /// For each hart the physical addresses of the pages with code that it used last, as little-endian 64-bit words; nil:
     /// nobody noted them. Whoever goes on needn't wait until they are used again.
