@@ -85,6 +85,8 @@ public final class EventLoop: @unchecked Sendable {
     guard own >= 0 else { throw HostError.last("can't make an event descriptor") }
     close(wakeDescriptor)
     wakeDescriptor = own
+    // What waits for the first turn has woken the other one.
+    wake()
   }
 
   /// Starts the thread. A loop runs once: after `stop` it can't be started again.
