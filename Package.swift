@@ -78,7 +78,7 @@ let package = Package(
     .systemLibrary(name: "CLZMA", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
     tests("RISCV", []),
     tests("Hart", ["RISCV", "Bus"]),
-    tests("Translation", ["Hart", "RISCV", "Bus", "CountingSupport"]),
+    tests("Translation", ["Hart", "RISCV", "Bus", "CHost", "CountingSupport"]),
     // Counts allocations and reference counting of a thread.
     .target(name: "CountingSupport", path: "Tests/CountingSupport"),
     tests("Bus", ["HostSystem"]),
@@ -94,7 +94,7 @@ let package = Package(
     tests("Images", ["HostSystem", "Storage", "HTTPTestServer"]),
     .executableTarget(name: "example-boot", dependencies: ["Yadori"], path: "Examples/Boot", swiftSettings: rules),
     .executableTarget(name: "example-fork", dependencies: ["Yadori"], path: "Examples/Fork", swiftSettings: rules),
-    tests("Yadori", ["Console", "HostSystem", "example-boot", "example-fork"]),
+    tests("Yadori", ["Translation", "Console", "RISCV", "CHost", "HostSystem", "example-boot", "example-fork"]),
     tests("Supervisor", ["Yadori", "Images", "HostSystem"]),
     // They run the program; a dependency would have them linked as it is.
     tests("Commands", ["CHost", "HostSystem", "Images", "Storage", "HTTPTestServer", "confinement-probe"]),

@@ -109,7 +109,7 @@ package final class DiskFile {
   }
 
   /// The same for a buffer that is all zero, which isn't touched where the file has holes.
-  func readContent(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
+  package func readContent(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
     let size = try byteCount()
     guard offset < size else { return 0 }
     let count = Int(min(UInt64(buffer.count), size - offset))

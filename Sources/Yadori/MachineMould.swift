@@ -18,8 +18,12 @@ public final class MachineMould {
   private let clock: UInt64
 
   /// Throws `MachineError` where the saved machine doesn't fit, or can't be one of many.
-  /// - Parameter configuration: of one of the machines.
-  package init(_ saved: SavedMachine, _ configuration: VirtualMachineConfiguration) throws {
+  /// - Parameters:
+  ///   - configuration: of one of the machines.
+  ///   - mayHaveThreads: whether there may be other threads, which copies of the process wouldn't have.
+  package init(
+    _ saved: SavedMachine, _ configuration: VirtualMachineConfiguration, mayHaveThreads: Bool = false
+  ) throws {
     guard Self.isPossible(configuration), !saved.isOff else {
       throw MachineError(.unavailable, "machines of this kind are made one by one")
     }
@@ -43,7 +47,7 @@ public final class MachineMould {
           }
         })
     }
-    if try HostResources.threads().count > 1 {
+    if !mayHaveThreads, try HostResources.threads().count > 1 {
       throw MachineError(.unavailable, "there are threads, which a copy of the process wouldn't have")
     }
   }

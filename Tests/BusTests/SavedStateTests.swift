@@ -28,6 +28,23 @@ struct SavedStateTests {
     #expect(other.value == 42)
   }
 
+  @Test func whatIsDecodedIsRestoredLater() throws {
+    let (one, other) = (Counter("counter0"), Counter("counter0"))
+    one.value = 42
+    let encoded = try one.encodedState()
+    let restore = try other.decodedRestore(encoded)
+    one.value = 43
+    #expect(other.value == 0)
+    try restore()
+    #expect(other.value == 42)
+    // What doesn't fit is refused before.
+    let damaged = EncodedState(identifier: "counter0", version: 2, payload: Data("{}".utf8))
+    #expect(message { _ = try other.decodedRestore(damaged) } == "the saved state of 'counter0' is damaged")
+    let old = EncodedState(identifier: "counter0", version: 1, payload: encoded.payload)
+    #expect(message { _ = try other.decodedRestore(old) }?.contains("has version 1") == true)
+    #expect(other.value == 42)
+  }
+
   @Test func othersOldAndDamagedStatesAreRefused() throws {
     let counter = Counter("counter0")
     counter.value = 7

@@ -250,6 +250,10 @@ struct DebianMachineTests {
     #expect(
       try yadori("list", shell: answer + "n=$((n + 1)); sleep 0.1; done; echo \"$r\"") == "from the guest\n")
 
+    // What is for wireless networks only isn't loaded.
+    #expect(try yadori("exec", "web", "--", "cat", "/etc/modprobe.d/yadori.conf").hasPrefix("alias net-pf-16-proto-16-"))
+    #expect(try yadori("exec", "web", "--", "sh", "-c", "grep -c cfg80211 /proc/modules || :") == "0\n")
+
     // Copies of it, each somebody else, all with the same memory.
     try yadori(
       "exec", "web", "--", "sh", "-c",

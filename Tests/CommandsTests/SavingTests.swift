@@ -98,6 +98,139 @@ import Testing
     for name in ["web", "copy-1", "copy-2", "copy-3"] { try expectSuccess("remove", "-f", name) }
   }
 
+  // MARK: clones that are copies of one process
+
+  /// A machine's identifier, by which its folder is named.
+  private func identifier(of name: String) throws -> String {
+    let text = try program.run("inspect", "--json", name).output
+    let line = try #require(text.split(separator: "\n").first { $0.contains("\"identifier\"") })
+    return String(try #require(line.split(separator: "\"").dropFirst(3).first))
+  }
+
+  /// The files of RAM that a machine's process shows its guest.
+  private func memoryFiles(of name: String) throws -> Set<String> {
+    let maps = try String(contentsOfFile: "/proc/\(try process(of: name))/maps", encoding: .utf8)
+    return Set(
+      maps.split(separator: "\n").filter { $0.contains("/memory-") }.map { line in
+        let path = line.drop { $0 != "/" }
+        return String(path.hasSuffix(" (deleted)") ? path.dropLast(" (deleted)".count) : path)
+      })
+  }
+
+  /// By which the host tells the descriptors apart that a machine's process is woken by.
+  private func eventIdentities(of name: String) throws -> Set<String> {
+    let folder = "/proc/\(try process(of: name))/fdinfo"
+    let texts = try FileManager.default.contentsOfDirectory(atPath: folder).compactMap {
+      try? String(contentsOfFile: "\(folder)/\($0)", encoding: .utf8)
+    }
+    return Set(texts.flatMap { $0.split(separator: "\n").filter { $0.hasPrefix("eventfd-id") } }.map(String.init))
+  }
+
+  @Test func clonesOfOneCommandShareWhatTheyAreMadeOf() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try startEcho("web")
+    try type("a", at: "web", expecting: "-")
+    try expectSuccess("clone", "web", "copy-1..3")
+    let names = ["copy-1", "copy-2", "copy-3"]
+    let files = try names.map { try memoryFiles(of: $0) }
+    #expect(!files[0].isEmpty && files[1] == files[0] && files[2] == files[0], "\(files)")
+    for name in names {
+      let own = "/\(try identifier(of: name))/"
+      #expect(!files[0].contains { $0.contains(own) }, "\(files[0])")
+    }
+    // What wakes one doesn't wake another.
+    let identities = try names.map { try eventIdentities(of: $0) }
+    #expect(identities.allSatisfy { !$0.isEmpty })
+    #expect(identities[0].isDisjoint(with: identities[1]) && identities[1].isDisjoint(with: identities[2]))
+    #expect(identities[0].isDisjoint(with: identities[2]), "\(identities)")
+    for (name, key) in zip(names, ["x", "y", "z"]) { try type(key, at: name, expecting: "a") }
+    for (name, key) in zip(names, ["x", "y", "z"]) { try type("b", at: name, expecting: "a\(key)") }
+    for name in ["web"] + names { try expectSuccess("remove", "-f", name) }
+  }
+
+  /// Each has what its original had by then, however much of that is changes to what came before.
+  @Test func clonesOfClonesGoOnWhereThoseStand() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try startEcho("m-0")
+    try type("a", at: "m-0", expecting: "-")
+    var last = "a"
+    for number in 1...4 {
+      try expectSuccess("clone", "m-\(number - 1)", "m-\(number)")
+      let key = ["b", "c", "d", "e"][number - 1]
+      try type(key, at: "m-\(number)", expecting: last)
+      last = key
+    }
+    // Those that they were made of may go.
+    for number in 0...3 { try expectSuccess("remove", "-f", "m-\(number)") }
+    try expectSuccess("clone", "m-4", "last-1..2")
+    for name in ["last-1", "last-2"] { try type("f", at: name, expecting: "e") }
+    #expect(try memoryFiles(of: "last-1") == memoryFiles(of: "last-2"))
+    try expectSuccess("save", "last-1", program["saved"])
+    for name in ["m-4", "last-1", "last-2"] { try expectSuccess("remove", "-f", name) }
+    // What is saved to stay needs nothing of all that.
+    let saved = try FileManager.default.contentsOfDirectory(atPath: program["saved"])
+    #expect(saved.contains("memory-0") && !saved.contains("memory-changes"), "\(saved)")
+    try expectSuccess("restore", program["saved"], "--name", "again")
+    try type("g", at: "again", expecting: "f")
+    try expectSuccess("clone", "again", "twin")
+    try type("h", at: "twin", expecting: "g")
+    for name in ["again", "twin"] { try expectSuccess("remove", "-f", name) }
+  }
+
+  @Test func clonesOfAMachineThatWentBackShowWhatItDidSince() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try startEcho("web")
+    try type("a", at: "web", expecting: "-")
+    try expectSuccess("snapshot", "create", "web", "first")
+    try type("b", at: "web", expecting: "-a")
+    try expectSuccess("snapshot", "create", "web", "second")
+    func expectClone(_ key: String, location: SourceLocation = #_sourceLocation) throws {
+      try expectSuccess("clone", "web", "copy", location: location)
+      try type("z", at: "copy", expecting: key)
+      try expectSuccess("remove", "-f", "copy", location: location)
+    }
+    try expectSuccess("snapshot", "revert", "web", "first")
+    try expectClone("a")
+    try type("c", at: "web", expecting: "a")
+    try expectClone("c")
+    // To another one, which isn't what it was restored from before.
+    try expectSuccess("snapshot", "revert", "web", "second")
+    try expectClone("b")
+    try type("d", at: "web", expecting: "b")
+    try expectSuccess("snapshot", "delete", "web", "second")
+    try expectClone("d")
+    // A new start has nothing to do with all that.
+    try expectSuccess("kill", "web")
+    try expectSuccess("start", "web")
+    try expectClone("-")
+    try type("e", at: "web", expecting: "-")
+    try expectClone("e")
+    try expectSuccess("remove", "-f", "web")
+  }
+
+  @Test func whatRAMWasRestoredFromGoesWithTheMachine() throws {
+    defer { try? FileManager.default.removeItem(at: program.folder) }
+    try startEcho("web")
+    func kept(_ identifier: String) -> Bool { program.names.contains("machines/\(identifier).memory/memory-0") }
+    let web = try identifier(of: "web")
+    #expect(!kept(web))
+    try expectSuccess("clone", "web", "copy")
+    let copy = try identifier(of: "copy")
+    #expect(kept(copy) && !kept(web))
+    try expectSuccess("remove", "-f", "copy")
+    #expect(!program.names.contains { $0.contains(copy) }, "\(program.names)")
+    // A machine that begins anew was restored from nothing.
+    try expectSuccess("clone", "web", "other")
+    let other = try identifier(of: "other")
+    #expect(kept(other))
+    try expectSuccess("kill", "other")
+    try expectSuccess("start", "other")
+    #expect(!program.names.contains { $0.contains(".memory") }, "\(program.names)")
+    try expectSuccess("remove", "-f", "other", "web")
+    let left = try FileManager.default.contentsOfDirectory(atPath: program["machines"])
+    #expect(left.isEmpty, "\(left)")
+  }
+
   @Test func snapshotsAreGoneBackTo() throws {
     defer { try? FileManager.default.removeItem(at: program.folder) }
     let disk = program["disk.img"]

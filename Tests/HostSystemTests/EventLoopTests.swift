@@ -150,6 +150,26 @@ struct EventLoopTests {
     #expect(journal.all == ["first", "third"])
   }
 
+  @Test func anIndependentLoopHasWhatWaitedAndIsWoken() throws {
+    let loop = try EventLoop()
+    let journal = Journal()
+    let (first, second) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
+    loop.perform {
+      journal.add("before")
+      first.signal()
+    }
+    try loop.becomeIndependent()
+    loop.start()
+    #expect(first.wait(timeout: .now() + 30) == .success)
+    loop.perform {
+      journal.add("after")
+      second.signal()
+    }
+    #expect(second.wait(timeout: .now() + 30) == .success)
+    loop.stop()
+    #expect(journal.all == ["before", "after"])
+  }
+
   @Test func watchSeesBytesAndTheirEnd() throws {
     let loop = try EventLoop()
     let pipe = TestPipe()

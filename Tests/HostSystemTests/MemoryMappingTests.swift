@@ -37,4 +37,26 @@ struct MemoryMappingTests {
     mapping.release(offset: 0, count: -1)
     #expect(zeroPages() == [3])
   }
+
+  @Test func ownPagesAreThoseThatAreOfNoFile() throws {
+    let page = MemoryMapping.pageSize
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("pages-\(UUID().uuidString)").path
+    #expect(FileManager.default.createFile(atPath: path, contents: Data(repeating: 0x11, count: 4 * page)))
+    defer { unlink(path) }
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    try #require(descriptor >= 0)
+    defer { close(descriptor) }
+    let mapping = try MemoryMapping(anonymous: 16 * page)
+    func write(_ number: Int) { (mapping.base + number * page).storeBytes(of: 7, as: UInt8.self) }
+    func read(_ number: Int) -> UInt8 { (mapping.base + number * page).load(as: UInt8.self) }
+    #expect(mapping.ownPages() == [])
+    try mapping.show(descriptor, at: 4 * page, offset: 0, count: 4 * page)
+    #expect(read(5) == 0x11 && mapping.ownPages() == [])
+    for number in [0, 1, 3, 4, 7, 8, 15] { write(number) }
+    #expect(mapping.ownPages() == [0..<2, 3..<5, 7..<9, 15..<16])
+    mapping.release(offset: page, count: page)
+    mapping.release(offset: 7 * page, count: page)
+    #expect(read(7) == 0x11)
+    #expect(mapping.ownPages() == [0..<1, 3..<5, 8..<9, 15..<16])
+  }
 }

@@ -105,4 +105,76 @@ import Testing
     #expect(try backed(by: "json:{\"driver\":\"null-co\"}", "raw")?.code == .unsupported)
     #expect(try backed(by: "disk.vmdk", "vmdk")?.code == .unsupported)
   }
+
+  // MARK: headers of more than a page
+
+  /// An image of one byte over and over, and one before it that shows it, whose header is made anew: with an extension
+  /// that nobody knows in front, of so many bytes, and the name at another place (nil: behind the extensions).
+  private func imageWithHeader(extensionOf count: Int?, nameAt place: Int?, version: Int = 3) throws -> String {
+    try folder.write([UInt8](repeating: 0x42, count: 1 << 20), to: folder["shown.raw"])
+    let path = folder["long-\(UUID().uuidString).qcow2"]
+    try DiskImage.create(
+      path: path, format: .qcow2, size: nil, backing: ("shown.raw", .raw), options: .init(version: version))
+    var bytes = try folder.bytes(path)
+    func set(_ offset: Int, _ value: UInt64, size: Int) {
+      for index in 0..<size {
+        bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * (size - 1 - index)))
+      }
+    }
+    var position = version == 2 ? 72 : 104
+    bytes.replaceSubrange(position..<65536, with: repeatElement(0, count: 65536 - position))
+    func add(_ kind: UInt64, _ content: [UInt8]) {
+      set(position, kind, size: 4)
+      set(position + 4, UInt64(content.count), size: 4)
+      bytes.replaceSubrange(position + 8..<position + 8 + content.count, with: content)
+      position += 8 + (content.count + 7) / 8 * 8
+    }
+    if let count { add(0x1234_5678, [UInt8](repeating: 0xAB, count: count)) }
+    add(0xE279_2ACA, Array("raw".utf8))
+    let name = Array("shown.raw".utf8)
+    let start = place ?? position + 8
+    set(8, UInt64(start), size: 8)
+    set(16, UInt64(name.count), size: 4)
+    bytes.replaceSubrange(start..<start + name.count, with: name)
+    try folder.write(bytes, to: path)
+    return path
+  }
+
+  @Test(
+    arguments: [
+      (nil, nil), (nil, 4080), (nil, 4087), (nil, 4088), (nil, 4095), (nil, 4096), (nil, 5000), (nil, 65527),
+      (3900, nil),
+      (4000, nil), (6001, nil), (60_000, nil), (3000, 9000),
+    ] as [(Int?, Int?)])
+  func aNameAnywhereInTheFirstClusterIsRead(count: Int?, place: Int?) throws {
+    for version in [2, 3] {
+      let path = try imageWithHeader(extensionOf: count, nameAt: place, version: version)
+      #expect(DiskImage.backingFiles(of: path, format: .qcow2) == [folder["shown.raw"]])
+      try folder.qemuImg("check", "-q", "-f", "qcow2", path)
+      let disk = try DiskImage.open(path: path)
+      #expect(try disk.bytes(at: 4096, count: 4096) == [UInt8](repeating: 0x42, count: 4096))
+      // A commit writes no header that says less.
+      try disk.write([UInt8](repeating: 1, count: 512), at: 0)
+      try disk.close()
+      #expect(DiskImage.backingFiles(of: path, format: .qcow2) == [folder["shown.raw"]])
+      try folder.qemuIO(path, "read -P 1 0 512", "read -P 0x42 512 1048064")
+    }
+  }
+
+  @Test func anExtensionBeyondAPageIsReadWithoutABackingFile() throws {
+    for count in [4000, 5000, 65_000] {
+      let path = folder["alone-\(count).qcow2"]
+      try DiskImage.create(path: path, format: .qcow2, size: 1 << 20)
+      var bytes = try folder.bytes(path)
+      let length = (0..<4).map { UInt8(count >> (8 * (3 - $0)) & 0xFF) }
+      bytes.replaceSubrange(104..<112, with: [0x12, 0x34, 0x56, 0x78] + length)
+      try folder.write(bytes, to: path)
+      let disk = try DiskImage.open(path: path)
+      #expect(try disk.bytes(at: 0, count: 512) == [UInt8](repeating: 0, count: 512))
+      try disk.close()
+    }
+    // One that doesn't fit is refused where the name is behind it, too.
+    let path = try imageWithHeader(extensionOf: 5000, nameAt: 4000)
+    #expect(storageError { try DiskImage.open(path: path).close() }?.message.contains("extension") == true)
+  }
 }

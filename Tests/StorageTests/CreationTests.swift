@@ -99,4 +99,23 @@ import Testing
     #expect(storageError { try DiskImage.create(path: path, format: .qcow2, size: 1 << 20) }?.code == .exists)
     #expect(try folder.bytes(path) == [1])
   }
+
+  /// The tables of an empty image are zeroes but for a few entries.
+  @Test func whatIsZeroInANewImageIsAHole() throws {
+    let image = folder["image.qcow2"]
+    try DiskImage.create(path: image, format: .qcow2, size: 1 << 40)
+    let size = try #require(
+      try FileManager.default.attributesOfItem(atPath: image)[.size] as? Int)
+    let allocated = try DiskImage.information(path: image).allocatedSize
+    #expect(allocated <= 16 << 10 && allocated < size / 8, "\(allocated) of \(size) bytes")
+    try folder.check(image)
+    let disk = try DiskImage.open(path: image)
+    try disk.write([UInt8](repeating: 7, count: 4096), at: 1 << 39)
+    try disk.close()
+    try folder.check(image)
+    let again = try DiskImage.open(path: image, readOnly: true)
+    #expect(try again.bytes(at: 1 << 39, count: 4096) == [UInt8](repeating: 7, count: 4096))
+    #expect(try again.bytes(at: 0, count: 4096) == [UInt8](repeating: 0, count: 4096))
+    try again.close()
+  }
 }

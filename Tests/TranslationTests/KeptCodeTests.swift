@@ -1,4 +1,5 @@
 import Bus
+import CHost
 import Foundation
 import Hart
 import HostSystem
@@ -213,5 +214,145 @@ import Translation
     let (third, thirdHarness) = try run(try require(folder.file), turns: 1, more: true)
     defer { withExtendedLifetime(thirdHarness) {} }
     #expect(third.metrics.keptPages > second.metrics.keptPages && third.metrics.instructions < 1000)
+  }
+
+  // MARK: code memory that another process had a share in
+
+  /// What is mapped a second time in this process stands for the other one.
+  private final class OtherShare {
+    let start: UnsafeMutablePointer<UInt8>
+    let count: Int
+
+    /// Of the code memory of a translator; no other has so many bytes.
+    init(codeSize: Int) throws {
+      count = codeSize
+      let maps = try String(contentsOfFile: "/proc/self/maps", encoding: .utf8)
+      let ends = maps.split(separator: "\n").filter { $0.contains(" rw-s ") }.map {
+        $0.prefix { $0 != " " }.split(separator: "-").map { UInt($0, radix: 16)! }
+      }
+      let all = ends.filter { $0[1] - $0[0] == UInt(codeSize) }
+      try #require(all.count == 1)
+      let found = all[0]
+      let place = mmap(nil, codeSize, PROT_NONE, Int32(MAP_PRIVATE) | Int32(MAP_ANONYMOUS), -1, 0)!
+      try #require(place != MAP_FAILED)
+      let again = chost_map_again(UnsafeMutableRawPointer(bitPattern: found[0]), codeSize, place)
+      start = try #require(again).assumingMemoryBound(to: UInt8.self)
+    }
+
+    /// Has all of it be the same byte.
+    func fill(_ byte: UInt8) { memset(start, Int32(byte), count) }
+    func isAll(_ byte: UInt8) -> Bool {
+      let part = [UInt8](repeating: byte, count: 64 << 10)
+      return stride(from: 0, to: count, by: part.count).allSatisfy {
+        memcmp(start + $0, part, min(part.count, count - $0)) == 0
+      }
+    }
+
+    deinit { munmap(start, count) }
+  }
+
+  /// Neither sees what the other writes: int3, which ends the process where it is executed.
+  @Test func anIndependentTranslatorSharesNothing() throws {
+    let codeSize = 5 << 20 | 64 << 10
+    let harness = try TranslationHarness(.interpreter)
+    let translator = try translator(harness, codeSize: codeSize)
+    let other = try OtherShare(codeSize: codeSize)
+    // What all blocks share.
+    #expect(!other.isAll(0))
+    try translator.becomeIndependent()
+    other.fill(0xCC)
+    placeProgram(harness)
+    _ = harness.hart.run(limit: 2500)
+    _ = harness.hart.run(limit: 20_000)
+    #expect(translator.metrics.blocks > 0 && other.isAll(0xCC))
+
+    let plain = try TranslationHarness(.interpreter)
+    placeProgram(plain)
+    _ = plain.hart.run(limit: 2500)
+    _ = plain.hart.run(limit: 20_000)
+    #expect(harness.description() == plain.description())
+  }
+
+  @Test func anIndependentTranslatorHasItsKeptCode() throws {
+    let codeSize = 6 << 20 | 64 << 10
+    let folder = try Folder()
+    let first = try TranslationHarness(.interpreter)
+    let maker = try translator(first, codeSize: codeSize)
+    placeProgram(first)
+    _ = first.hart.run(limit: 2500)
+    try maker.keepCode(at: folder.file)
+    for isPrepared in [false, true] {
+      let second = try TranslationHarness(.interpreter)
+      let user = try translator(second, codeSize: codeSize, kept: try require(folder.file))
+      placeProgram(second)
+      if isPrepared { second.hart.prepareCode([base, base + 0x2000, base + 0x9_0000, 0, .max & ~0xFFF]) }
+      #expect(user.metrics.keptPages == (isPrepared ? 2 : 0))
+      try user.becomeIndependent()
+      _ = second.hart.run(limit: 2500)
+      #expect(user.metrics.blocks == 0 && user.metrics.keptPages == 2)
+      _ = second.hart.run(limit: 20_000)
+      #expect(second.hart[x: 7] == 1 && (1...3).contains(user.metrics.blocks))
+
+      let plain = try TranslationHarness(.interpreter)
+      placeProgram(plain)
+      _ = plain.hart.run(limit: 2500)
+      _ = plain.hart.run(limit: 20_000)
+      #expect(second.description() == plain.description())
+    }
+  }
+
+  /// The tails of what is mapped of the file, stubs of the file that become the translator's own, and the beginning anew
+  /// when all is full: with what the other process had a share in written over.
+  @Test func muchKeptCodeIsIndependentUntilAllBeginsAnew() throws {
+    let codeSize = 16 << 20 | 64 << 10
+    let folder = try Folder()
+    let count = 20_000
+    func place(_ harness: TranslationHarness, at address: UInt64) {
+      let block = [encode(.ld, rd: 10, rs1: 9, 0), encode(.ld, rd: 11, rs1: 9, 8), encode(.fence_i)]
+      harness.place((0..<count).flatMap { _ in block } + [encode(.jal, Int64(count) * -12)], at: base + (4 << 20))
+      harness.hart.pc = base + (4 << 20)
+      harness.hart[x: 9] = address
+      for (offset, value) in [(-8, 1), (0, 2), (8, 3), (4088, 4), (4096, 5)] as [(Int64, UInt64)] {
+        #expect(harness.memory.store(value, at: PhysicalAddress(TranslationHarness.data &+ UInt64(bitPattern: offset))))
+      }
+    }
+    let turn = UInt64(count * 3 + 1)
+    do {
+      let first = try TranslationHarness(.interpreter)
+      let maker = try translator(first, codeSize: codeSize)
+      place(first, at: TranslationHarness.data)
+      _ = first.hart.run(limit: turn * 3)
+      try maker.keepCode(at: folder.file)
+      first.hart.engine = nil
+    }
+    let second = try TranslationHarness(.interpreter)
+    let user = try translator(second, codeSize: codeSize, kept: try require(folder.file))
+    let other = try OtherShare(codeSize: codeSize)
+    try user.becomeIndependent()
+    other.fill(0xCC)
+    #expect(user.metrics.keptBytes > 0)
+    place(second, at: TranslationHarness.data)
+    _ = second.hart.run(limit: turn)
+    #expect(user.metrics.blocks <= 2 && second.hart[x: 10] == 2 && second.hart[x: 11] == 3)
+    // Across a page's end, where each block's stub leads to another one.
+    second.hart[x: 9] = TranslationHarness.data + 4096 - 8
+    _ = second.hart.run(limit: turn * 2)
+    #expect(user.metrics.blocks > 0 && second.hart[x: 10] == 4 && second.hart[x: 11] == 5)
+    // Other code, till there is room for no more; it begins with a fence, before which the one before may be run still.
+    for number in 1...64 where user.metrics.flushes == 0 {
+      second.place(
+        (0..<60_000).flatMap { _ in [encode(.fence_i), encode(.addi, rd: 5, rs1: 5, Int64(number))] }
+          + [encode(.jal, 0)], at: base + (8 << 20))
+      for _ in 0..<2 {
+        second.hart[x: 5] = 0
+        second.hart.pc = base + (8 << 20)
+        _ = second.hart.run(limit: 120_000)
+        #expect(second.hart[x: 5] == UInt64(60_000 * number))
+      }
+    }
+    #expect(user.metrics.flushes > 0)
+    place(second, at: TranslationHarness.data)
+    _ = second.hart.run(limit: turn)
+    #expect(second.hart[x: 10] == 2 && second.hart[x: 11] == 3 && other.isAll(0xCC))
   }
 }

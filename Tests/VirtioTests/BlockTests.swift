@@ -224,4 +224,31 @@ import Virtio
     driver.run()
     #expect(queue.usedIndex == 100)
   }
+
+  @Test(arguments: TransportKind.allCases)
+  func theSameDiskInAnotherPlaceIsRead(kind: TransportKind) throws {
+    let (first, second) = (MemoryStorage(sectors: 8), MemoryStorage(sectors: 8))
+    second.bytes = [UInt8](repeating: 0x5A, count: 8 * 512)
+    let device = VirtioBlock(storage: first, serial: "")
+    #expect(!device.replaceStorage(MemoryStorage(sectors: 9)))
+    #expect(!device.replaceStorage(MemoryStorage(sectors: 8, isReadOnly: true)))
+    #expect(device.replaceStorage(second))
+    let rig = try Rig(kind, device)
+    rig.driver.start(queues: [0], refusing: 0)
+    let queue = rig.driver[0]
+    let (target, status) = (queue.writable(512), queue.writable(1))
+    let header = bytes(UInt32(0)) + bytes(UInt32(0)) + bytes(UInt64(3))
+    #expect(queue.transact([queue.readable(header), target, status]) == 513)
+    #expect(rig.driver.get(target.address, 512) == [UInt8](repeating: 0x5A, count: 512))
+    #expect(rig.driver.get(status.address, 1) == [0] && first.reads == 0 && second.reads == 1)
+  }
+
+  @Test func aRefusedDiskLeavesTheOneThatWasThere() throws {
+    let setup = try Setup(sectors: 8)
+    #expect(!setup.device.replaceStorage(MemoryStorage(sectors: 16)))
+    let target = setup.queue.writable(512)
+    #expect(setup.request(0, sector: 7, [target]).status == 0)
+    #expect(setup.driver.get(target.address, 512) == Array(setup.storage.bytes[7 * 512..<8 * 512]))
+    #expect(setup.request(0, sector: 8, [setup.queue.writable(512)]).status == 1)
+  }
 }

@@ -58,6 +58,48 @@ import Virtio
     #expect(next.driver[1].transact([next.driver[1].readable(write), next.driver[1].writable(1)]) == 1)
   }
 
+  /// Held by who isn't connected to the host yet: nothing is done till then, with the disk that it has by then.
+  @Test(arguments: TransportKind.allCases)
+  func aHeldStateGoesOnWhenItIsReleased(kind: TransportKind) throws {
+    let disk = MemoryStorage(sectors: 8)
+    let rig = try Rig(kind, VirtioBlock(storage: disk))
+    rig.driver.start(queues: [0], refusing: 0)
+    let queue = rig.driver[0]
+    let header = queue.readable(bytes(UInt32(0)) + bytes(UInt32(0)) + bytes(UInt64(7)))
+    queue.add([header, queue.writable(512), queue.writable(1)])
+    let state = try encoded(rig.keeper.encodedState())
+
+    let (absent, present) = (MemoryStorage(sectors: 8), MemoryStorage(sectors: 8))
+    let device = VirtioBlock(storage: absent)
+    let next = try Rig(kind, device, continuing: rig)
+    next.transport.holdsState = true
+    try restore(state, into: next)
+    next.driver.loop.turn(maximumWait: 0)
+    #expect(next.driver[0].takeUsed().isEmpty)
+    #expect(device.replaceStorage(present))
+    try next.transport.releaseState()
+    #expect(next.driver.transport.status == 15)
+    next.driver.run()
+    #expect(next.driver[0].takeUsed().map(\.written) == [513])
+    #expect(absent.reads == 0 && present.reads == 1)
+    // Once only.
+    try next.transport.releaseState()
+    next.driver.run()
+    #expect(next.driver[0].takeUsed().isEmpty && present.reads == 1)
+  }
+
+  @Test(arguments: TransportKind.allCases)
+  func aDamagedStateIsntHeld(kind: TransportKind) throws {
+    let rig = try Rig(kind, VirtioBlock(storage: MemoryStorage(sectors: 8)))
+    rig.driver.start(queues: [0], refusing: 0)
+    let state = try encoded(rig.keeper.encodedState())
+    let next = try Rig(kind, VirtioEntropy(), continuing: rig)
+    next.transport.holdsState = true
+    #expect(throws: StateError.self) { try restore(state, into: next) }
+    try next.transport.releaseState()
+    #expect(next.driver.transport.status == 0)
+  }
+
   /// The driver is ready, but the I/O thread hasn't heard of it.
   @Test(arguments: TransportKind.allCases)
   func deviceThatHasntBegunBegins(kind: TransportKind) throws {
