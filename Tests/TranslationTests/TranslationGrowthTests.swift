@@ -141,6 +141,27 @@ import Translation
     }
   }
 
+  /// What was remembered before there were more places stands where it stood, and nobody looks there for it any more: pages
+  /// that nothing has taken that place from since.
+  @Test(arguments: engines, [(640, true), (640, false), (2048, true), (2048, false)])
+  func whatStandsInAnOldPlaceIsNotFound(engine: EngineChoice, others: (count: Int, isFencedAlone: Bool)) throws {
+    let guest = try Guest(engine)
+    // Bits 12 to 23 of the address, and those from 24 on; places are these, one exclusive or the other.
+    func address(_ low: UInt64, _ high: UInt64) -> UInt64 { high << 24 | low << 12 }
+    let old = (0..<UInt64(64)).map { address(0x400 | $0, 256) }
+    // These take each other's places, which have bit 9, and none of theirs.
+    let growing = (0..<UInt64(others.count)).map { address(512 + $0 / 128, 256 + $0 % 128) }
+    // And these only those that are looked at first.
+    let hiding = (0..<UInt64(64)).map { address($0, 512) }
+    for (index, address) in (old + growing + hiding).enumerated() { guest.mapData(address, to: index) }
+    #expect(guest.sum(old) == expected(Array(0..<64)))
+    #expect(guest.sum(growing) == expected(Array(64..<64 + others.count)))
+    for (index, address) in old.enumerated() { guest.mapData(address, to: index + 500) }
+    if others.isFencedAlone { guest.fence(old) } else { guest.fenceAll() }
+    #expect(guest.sum(hiding) == expected(Array(64 + others.count..<128 + others.count)))
+    #expect(guest.sum(old) == expected(Array(500..<564)))
+  }
+
   @Test(arguments: engines)
   func storesGoWhereTheTablesSay(engine: EngineChoice) throws {
     let guest = try Guest(engine)
