@@ -119,7 +119,7 @@ class Entitlement(Rows):
         names = [f"bench-wait-{number}" for number in range(1, 9)]
         self.run("run", "-d", "--name", names[0], "--pin", PINS, self.image)
         try:
-            self.run("exec", names[0], "--", "systemctl", "is-system-running", "--wait", check=False)
+            self.wait_for_boot(names[0])
             self.run("clone", "--same-identity", names[0], f"bench-wait-2..{len(names)}")
             with late_answers() as port:
                 turns = (f'use IO::Socket; my $s = IO::Socket::INET->new("{HOST}:{port}") or die "no way to the host";'

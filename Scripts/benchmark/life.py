@@ -55,7 +55,7 @@ class Life(Rows):
         self.run("run", "-d", "--name", "bench-life", "-m", "1G", self.image)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                self.run("exec", "bench-life", "--", "systemctl", "is-system-running", "--wait", check=False)
+                self.wait_for_boot("bench-life")
                 self.add("exec true in a running machine", "ms",
                          [self.timed("exec", "bench-life", "--", "true") for _ in range(RUNS)])
                 saved = str(Path(folder) / "saved")
@@ -137,7 +137,7 @@ class Life(Rows):
         self.run("run", "-d", "--name", "bench-many", "-m", "1G", self.image)
         names = [f"bench-many-{number}" for number in range(1, MANY_CLONES + 1)]
         try:
-            self.run("exec", "bench-many", "--", "systemctl", "is-system-running", "--wait", check=False)
+            self.wait_for_boot("bench-many")
             before = available_memory()
             whole = self.timed("clone", "bench-many", f"bench-many-1..{MANY_CLONES}")
             self.add(f"clone with an identity, each of {MANY_CLONES}", "ms", [whole / MANY_CLONES])

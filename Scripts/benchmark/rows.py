@@ -6,6 +6,8 @@ import time
 from benchmark.loops import row
 
 RUNS = 5
+#: Seconds in which a system that is up does what it had put off.
+REST = 5
 
 
 class Rows:
@@ -33,6 +35,12 @@ class Rows:
 
     def status(self, name):
         return json.loads(self.run("inspect", "--json", name))[0]["status"]
+
+    def wait_for_boot(self, name):
+        """Till a machine's system is up, has its network, and has come to rest."""
+        self.run("exec", name, "--", "systemctl", "is-system-running", "--wait", check=False)
+        self.run("exec", name, "--", "/usr/lib/systemd/systemd-networkd-wait-online", "--any", check=False)
+        time.sleep(REST)
 
     def remove(self, *names):
         self.run("remove", "-f", *names, check=False)
