@@ -24,7 +24,8 @@ public final class MachineMould {
   package init(
     _ saved: SavedMachine, _ configuration: VirtualMachineConfiguration, mayHaveThreads: Bool = false
   ) throws {
-    guard Self.isPossible(configuration), !saved.isOff else {
+    guard Self.isPossible(configuration), !saved.isOff, configuration.disks.count == saved.configuration.disks.count
+    else {
       throw MachineError(.unavailable, "machines of this kind are made one by one")
     }
     console = RecordedConsole(path: "")
