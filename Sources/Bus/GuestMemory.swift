@@ -1,4 +1,3 @@
-import Glibc
 import HostSystem
 import Synchronization
 
@@ -53,31 +52,19 @@ public final class GuestMemory: @unchecked Sendable {
       $0.lowerBound < $1.lowerBound
     }
     var runs: [Range<Int>] = []
-    func add(_ number: Int) {
-      if let last = runs.last, last.upperBound == number {
-        runs[runs.count - 1] = last.lowerBound..<number + 1
-      } else {
-        runs.append(number..<number + 1)
-      }
-    }
     var next = 0
     for run in own {
       for number in run {
         while next < shown.count, shown[next].upperBound <= number { next += 1 }
         let isShown = next < shown.count && shown[next].contains(number)
-        if isShown || !Self.isZero(host + number * page, page) {
+        if isShown || !SparseCopy.isZero(UnsafeRawBufferPointer(start: host + number * page, count: page)) {
           count += 1
           if count > most { return nil }
-          add(number)
+          runs.add(number)
         }
       }
     }
     return runs
-  }
-
-  private static func isZero(_ bytes: UnsafeRawPointer, _ count: Int) -> Bool {
-    // All are equal to the one before, and the first is zero.
-    bytes.load(as: UInt8.self) == 0 && memcmp(bytes, bytes + 1, count - 1) == 0
   }
 
   /// Gives whole pages of RAM back to the host. They read as zero, or as what `show` put there, until they are written.

@@ -61,12 +61,7 @@ public struct MemoryMapping: ~Copyable {
   public func ownPages() -> [Range<Int>]? {
     var runs: [Range<Int>] = []
     let isKnown = forEachPresentPage { page, isOfFile in
-      if isOfFile { return }
-      if let last = runs.last, last.upperBound == page {
-        runs[runs.count - 1] = last.lowerBound..<page + 1
-      } else {
-        runs.append(page..<page + 1)
-      }
+      if !isOfFile { runs.add(page) }
     }
     return isKnown ? runs : nil
   }
@@ -101,5 +96,17 @@ public struct MemoryMapping: ~Copyable {
     let lastPage = end / page * page
     guard firstPage < lastPage else { return }
     madvise(base + firstPage, lastPage - firstPage, Int32(MADV_DONTNEED))
+  }
+}
+
+/// Runs of numbers, in order.
+extension [Range<Int>] {
+  /// Adds a number that is higher than all there are.
+  public mutating func add(_ number: Int) {
+    if let last, last.upperBound == number {
+      self[count - 1] = last.lowerBound..<number + 1
+    } else {
+      append(number..<number + 1)
+    }
   }
 }

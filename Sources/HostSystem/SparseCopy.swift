@@ -19,7 +19,7 @@ public enum SparseCopy {
     max(1, chost_crc32c(0, chunk.baseAddress, chunk.count))
   }
 
-  private static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
+  public static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
     var rest = bytes
     while !rest.isEmpty {
       let count = min(rest.count, blockSize)

@@ -1,5 +1,6 @@
 import CHost
 import Glibc
+import HostSystem
 
 extension DiskImage {
   /// How a new image is laid out.
@@ -108,7 +109,7 @@ extension DiskImage {
     let page = 4096
     for start in stride(from: 0, to: bytes.count, by: page) {
       let part = UnsafeRawBufferPointer(rebasing: bytes[start..<min(start + page, bytes.count)])
-      if part.contains(where: { $0 != 0 }) { try file.write(at: UInt64(start), part) }
+      if !SparseCopy.isZero(part) { try file.write(at: UInt64(start), part) }
     }
   }
 

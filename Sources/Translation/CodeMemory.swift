@@ -154,8 +154,9 @@ final class CodeMemory {
     }
   }
 
-  private static func read(
-    _ descriptor: Int32, at offset: Int, _ start: UnsafeMutablePointer<UInt8>, _ end: UnsafeMutablePointer<UInt8>
+  /// Reads so much of a file. False: there isn't so much, or it can't be read.
+  static func read(
+    _ descriptor: Int32, at offset: Int, _ start: UnsafeMutableRawPointer, _ end: UnsafeMutableRawPointer
   ) -> Bool {
     var done = 0
     while done < end - start {

@@ -137,7 +137,9 @@ package final class KeptCode: @unchecked Sendable {
       let count = trailer.trailerOffset - trailer.recordOffset
       let copy = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 8)
       tables = UnsafeRawPointer(copy)
-      guard Self.read(descriptor, copy, count, at: trailer.recordOffset), isWithinBounds() else { return nil }
+      guard CodeMemory.read(descriptor, at: trailer.recordOffset, copy, copy + count), isWithinBounds() else {
+        return nil
+      }
       isReady.store(true, ordering: .releasing)
       return
     }
@@ -152,18 +154,6 @@ package final class KeptCode: @unchecked Sendable {
         isReady.store(true, ordering: .releasing)
       }
     }
-  }
-
-  private static func read(_ descriptor: Int32, _ start: UnsafeMutableRawPointer, _ count: Int, at offset: Int) -> Bool
-  {
-    var done = 0
-    while done < count {
-      let read = pread(descriptor, start + done, count - done, off_t(offset + done))
-      if read < 0, errno == EINTR { continue }
-      if read <= 0 { return false }
-      done += read
-    }
-    return true
   }
 
   /// Closes the file, when its code is shown wherever it is to be. Only of one that is copied.

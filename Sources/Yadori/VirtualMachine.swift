@@ -83,6 +83,7 @@ public final class VirtualMachine: @unchecked Sendable {
   let card: VirtioNet?
   let socket: VirtioSocket?
   private let stopBackends: () -> Void
+  /// What its RAM was restored from.
   private var restoredMemory: SavedMachine.Base?
   private var threads: HartThreads?
   /// The guest's clock when it was paused; nil: it runs. The thread's that runs the machine.

@@ -7,19 +7,15 @@ import Testing
 import Yadori
 
 /// Machines that are saved as what is otherwise in their RAM than in what they were restored from.
-@Suite final class ChangedMemoryTests {
-  private let folder: URL
+@Suite struct ChangedMemoryTests {
+  private let temporary: TestFolder
+  private var folder: URL { temporary.url }
   private static let memorySize = 32 << 20
   private static let page = 4096
 
-  init() throws {
-    folder = FileManager.default.temporaryDirectory.appendingPathComponent("yadori-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-  }
+  init() throws { temporary = try TestFolder() }
 
-  deinit { try? FileManager.default.removeItem(at: folder) }
-
-  private subscript(_ name: String) -> String { folder.appendingPathComponent(name).path }
+  private subscript(_ name: String) -> String { temporary[name] }
 
   /// Writes to two pages at 1 MiB, and prints a point. For each byte that it gets then, it changes one of these, has the
   /// other be zero, writes to one of the pages at 16 MiB that nobody has used, reads one and has another be zero, and

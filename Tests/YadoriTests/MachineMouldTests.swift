@@ -5,51 +5,29 @@ import Translation
 import Yadori
 
 /// Saved machines that are ready to go on, in the process that made them: copies of it aren't different.
-@Suite final class MachineMouldTests {
-  private let folder: URL
+@Suite struct MachineMouldTests {
+  private let temporary: TestFolder
+  private var folder: URL { temporary.url }
 
-  init() throws {
-    folder = FileManager.default.temporaryDirectory.appendingPathComponent("yadori-\(UUID().uuidString)")
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-  }
+  init() throws { temporary = try TestFolder() }
 
-  deinit { try? FileManager.default.removeItem(at: folder) }
-
-  private subscript(_ name: String) -> String { folder.appendingPathComponent(name).path }
+  private subscript(_ name: String) -> String { temporary[name] }
 
   /// Prints "a", mixes registers and memory for 20,480 rounds of ten instructions, prints "b", and ends with its checksum's
   /// low bits.
   private func program() throws -> String {
-    try BareProgram.write(
+    let (first, second): ([UInt32], [UInt32]) = (
       [
         0x1000_02B7,  // lui   t0, 0x10000
         0x0610_0313,  // li    t1, 'a'
         0x0062_8023,  // sb    t1, 0(t0)
-        0x0000_5337,  // lui   t1, 5
-        0x0000_1397,  // auipc t2, 1
-        0x0000_0513,  // li    a0, 0
-        0x0065_0533,  // add   a0, a0, t1
-        0x00D5_1593,  // slli  a1, a0, 13
-        0x00B5_4533,  // xor   a0, a0, a1
-        0x0075_5593,  // srli  a1, a0, 7
-        0x00B5_4533,  // xor   a0, a0, a1
-        0x00A3_B023,  // sd    a0, 0(t2)
-        0x0003_B583,  // ld    a1, 0(t2)
-        0x00B5_0533,  // add   a0, a0, a1
-        0xFFF3_0313,  // addi  t1, t1, -1
-        0xFC03_1EE3,  // bnez  t1, -36
+      ],
+      [
         0x0620_0E93,  // li    t4, 'b'
         0x01D2_8023,  // sb    t4, 0(t0)
-        0x03F5_7513,  // andi  a0, a0, 63
-        0x0015_6513,  // ori   a0, a0, 1
-        0x0105_1513,  // slli  a0, a0, 16
-        0x0000_3637,  // lui   a2, 3
-        0x3336_0613,  // addi  a2, a2, 0x333
-        0x00C5_6533,  // or    a0, a0, a2
-        0x0010_05B7,  // lui   a1, 0x100
-        0x00A5_A023,  // sw    a0, 0(a1)
-        0x0000_006F,  // j     .
-      ], to: folder)
+      ]
+    )
+    return try BareProgram.write(first + BareProgram.rounds + second + BareProgram.end, to: folder)
   }
 
   private func configuration(disks: [String] = []) throws -> VirtualMachineConfiguration {

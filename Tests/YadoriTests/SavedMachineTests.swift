@@ -15,31 +15,7 @@ import Yadori
   /// A program of 16 instructions a round that mixes registers and memory, 20,000 rounds, then ends with its checksum's
   /// low bits by the test finisher.
   private func program() throws -> String {
-    let code: [UInt32] = [
-      0x0000_5337,  // lui   t1, 5           t1 = 20480 rounds
-      0x0000_1397,  // auipc t2, 1           t2 = scratch memory
-      0x0000_0513,  // li    a0, 0
-      0x0065_0533,  // add   a0, a0, t1
-      0x00D5_1593,  // slli  a1, a0, 13
-      0x00B5_4533,  // xor   a0, a0, a1
-      0x0075_5593,  // srli  a1, a0, 7
-      0x00B5_4533,  // xor   a0, a0, a1
-      0x00A3_B023,  // sd    a0, 0(t2)
-      0x0003_B583,  // ld    a1, 0(t2)
-      0x00B5_0533,  // add   a0, a0, a1
-      0xFFF3_0313,  // addi  t1, t1, -1
-      0xFC03_1EE3,  // bnez  t1, -36
-      0x03F5_7513,  // andi  a0, a0, 63
-      0x0015_6513,  // ori   a0, a0, 1
-      0x0105_1513,  // slli  a0, a0, 16
-      0x0000_3637,  // lui   a2, 3
-      0x3336_0613,  // addi  a2, a2, 0x333
-      0x00C5_6533,  // or    a0, a0, a2
-      0x0010_05B7,  // lui   a1, 0x100
-      0x00A5_A023,  // sw    a0, 0(a1)
-      0x0000_006F,  // j     .
-    ]
-    return try BareProgram.write(code, to: folder)
+    try BareProgram.write(BareProgram.rounds + BareProgram.end, to: folder)
   }
 
   private func configuration() throws -> VirtualMachineConfiguration {
