@@ -7,29 +7,15 @@ import Synchronization
 /// becomes another cap where they want more than there is (`ProcessorWeights`).
 ///
 /// The account is the processor time of the whole process. It is looked at every half a millisecond or so of each hart;
-/// when more was used than the cap gives, all harts stand still until it is made up for.
+/// when enough more was used than the cap gives, all harts stand still until it is made up for.
 final class ProcessorShare: @unchecked Sendable {
-  private struct Account {
-    /// Processors; nil: as many as there are.
-    var limit: Double?
-    /// The same for the sake of heavier machines.
-    var weightLimit: Double?
-    /// Nanoseconds that may be used at once, or that were used too much.
-    var balance = 0.0
-    /// When it was looked at last, and what was used by then, in nanoseconds.
-    var time: UInt64 = 0
-    var used: UInt64 = 0
-  }
-
-  /// Nanoseconds that a machine which was idle may use at once.
-  private static let largestBalance = 2_000_000.0
   /// A rest ends after so many nanoseconds at the latest, that a new cap counts.
   private static let longestRest = 100_000_000.0
   /// Stretches of a hart between two looks.
   private static let interval = 16
 
   private let isLimited = Atomic<Bool>(false)
-  private let account = Mutex(Account())
+  private let account = Mutex(ProcessorAccount(limit: nil, weightLimit: nil, time: 0, used: 0))
   /// Nil: weights are the host's affair. Before harts run.
   var weights: ProcessorWeights?
 
@@ -37,7 +23,7 @@ final class ProcessorShare: @unchecked Sendable {
 
   func setLimit(_ limit: Double?) {
     account.withLock { account in
-      account = Account(
+      account = ProcessorAccount(
         limit: limit, weightLimit: account.weightLimit, time: MonotonicClock.nanoseconds(), used: Self.used())
       isLimited.store(limit != nil || account.weightLimit != nil, ordering: .releasing)
     }
@@ -46,7 +32,7 @@ final class ProcessorShare: @unchecked Sendable {
   private func setWeightLimit(_ limit: Double?) {
     account.withLock { account in
       if account.limit == nil, account.weightLimit == nil, limit != nil {
-        (account.balance, account.time, account.used) = (0, MonotonicClock.nanoseconds(), Self.used())
+        account.begin(time: MonotonicClock.nanoseconds(), used: Self.used())
       }
       // What is found out of a tenth of a second is rough.
       account.weightLimit = limit.map { limit in account.weightLimit.map { ($0 + limit) / 2 } ?? limit }
@@ -58,28 +44,27 @@ final class ProcessorShare: @unchecked Sendable {
   func apply(to hart: Hart) {
     let before = hart.afterStretch
     var stretches = 0
-    let delay = ProcessorWeights.Delay()
+    let delay = SchedulingDelay()
     hart.afterStretch = { [unowned self, unowned hart] in
       before?()
       stretches &+= 1
       if stretches % Self.interval != 0 { return }
-      if let weights, let limit = weights.look(delay, used: Self.used) { setWeightLimit(limit) }
-      if isLimited.load(ordering: .relaxed) { keepTo(hart) }
+      let isLimited = isLimited.load(ordering: .relaxed)
+      guard isLimited || weights != nil else { return }
+      let now = MonotonicClock.nanoseconds()
+      if let missed = delay.look(at: now) {
+        account.withLock { $0.withhold(missed) }
+        if let weights, let limit = weights.look(missed: missed, at: now, used: Self.used) { setWeightLimit(limit) }
+      }
+      if isLimited { keepTo(hart) }
     }
   }
 
   private func keepTo(_ hart: Hart) {
     while true {
-      let (rest, isForWeight): (Double, Bool) = account.withLock { account in
-        let limits = [account.limit, account.weightLimit].compactMap { $0 }
-        guard let limit = limits.min() else { return (0, false) }
-        let (now, used) = (MonotonicClock.nanoseconds(), Self.used())
-        account.balance += Double(now - account.time) * limit - Double(used - account.used)
-        account.balance = min(account.balance, Self.largestBalance)
-        (account.time, account.used) = (now, used)
-        return (-account.balance / limit, limit == account.weightLimit)
-      }
-      if rest <= 0 { return }
+      let look = account.withLock { $0.look(time: MonotonicClock.nanoseconds(), used: Self.used()) }
+      guard let (rest, isForWeight) = look else { return }
+      if rest == 0 { return }
       let start = MonotonicClock.nanoseconds()
       let isOver = hart.rest(nanoseconds: UInt64(min(rest, Self.longestRest)))
       if isForWeight { weights?.addRest(MonotonicClock.nanoseconds() &- start) }

@@ -60,11 +60,9 @@ package final class ProcessorWeights: @unchecked Sendable {
   private let owner = UInt64.random(in: 1 ... .max)
   private let state: Mutex<State>
 
-  static var isPossible: Bool { access("/proc/self/schedstat", R_OK) == 0 }
-
   /// Takes part in what an open file is for, and closes it in the end. Nil: this host doesn't say what a thread waits for.
   init?(file: Int32, weight: Int, pinned: [Int]?) {
-    guard Self.isPossible else {
+    guard SchedulingDelay.isCounted else {
       close(file)
       return nil
     }
@@ -80,33 +78,10 @@ package final class ProcessorWeights: @unchecked Sendable {
   /// Time that a hart had to stand still for its machine's weight.
   func addRest(_ nanoseconds: UInt64) { state.withLock { $0.missed &+= nanoseconds } }
 
-  /// What a hart's thread has waited for a processor, as the host counts it (/proc/PID/schedstat).
-  final class Delay {
-    private var file: Int32 = -1
-    private var before: UInt64?
-    fileprivate var time: UInt64 = 0
-
-    deinit { if file >= 0 { close(file) } }
-
-    /// Nanoseconds since the last time. On the hart's thread.
-    fileprivate func take() -> UInt64 {
-      if file < 0 { file = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC) }
-      var text = [UInt8](repeating: 0, count: 96)
-      let count = pread(file, &text, text.count, 0)
-      let words = count > 0 ? text[..<count].split(separator: UInt8(ascii: " ")) : []
-      guard words.count > 1, let now = UInt64(String(decoding: words[1], as: UTF8.self)) else { return 0 }
-      defer { before = now }
-      return before.map { now &- $0 } ?? 0
-    }
-  }
-
-  /// Says what this machine does, and looks at the others from time to time. On a hart's thread, often. Returns how many
-  /// processors it may use, nil for no limit, where that is decided anew.
-  func look(_ delay: Delay, used: () -> UInt64) -> Double?? {
-    let now = MonotonicClock.nanoseconds()
-    if now &- delay.time < Self.writeInterval { return nil }
-    delay.time = now
-    let missed = delay.take()
+  /// Says what this machine does, and looks at the others from time to time. On a hart's thread, often, with the
+  /// nanoseconds in which that wanted to run and wasn't let. Returns how many processors it may use, nil for no limit, where
+  /// that is decided anew.
+  func look(missed: UInt64, at now: UInt64, used: () -> UInt64) -> Double?? {
     return state.withLock { state -> Double?? in
       state.missed &+= missed
       if now &- state.written < Self.writeInterval { return nil }

@@ -589,7 +589,7 @@ public final class VirtualMachine: @unchecked Sendable {
   }
 
   /// Whether machines can keep to their weights by themselves, see `weightsFile`.
-  package static var keepsWeights: Bool { ProcessorWeights.isPossible }
+  package static var keepsWeights: Bool { SchedulingDelay.isCounted }
 
   /// It has this weight now: who isn't let set it itself is told.
   package func noteProcessorWeight(_ weight: Int) {
