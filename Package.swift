@@ -54,7 +54,7 @@ let package = Package(
     room("Images", ["Storage", "CCrypto", "CZlib", "CZstd", "CLZMA"]),
     room(
       "Yadori",
-      ["Board", "Translation", "Virtio", "Storage", "Network", "Console", "Hart", "Bus", "HostSystem", "CZstd"]),
+      ["Board", "Translation", "Virtio", "Storage", "Network", "Console", "Hart", "RISCV", "Bus", "HostSystem", "CZstd"]),
     room(
       "Board",
       [

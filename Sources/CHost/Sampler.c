@@ -43,7 +43,7 @@ static const struct chost_code_place *find(const struct chost_code_map *map, uin
 static uint64_t address(const struct chost_sampler *sampler, const struct chost_code_place *place) {
     uint64_t base = word(sampler->state + sampler->page_base);
     const uint8_t *entries = (const uint8_t *)word(sampler->state + sampler->fetch_entries);
-    const uint8_t *entry = entries + (base >> 12 & sampler->fetch_mask) * sampler->fetch_stride;
+    const uint8_t *entry = entries + (base >> sampler->fetch_shift & word(sampler->state + sampler->fetch_mask));
     if (word(entry + sampler->fetch_tag) == base) {
         const uint8_t *page = (const uint8_t *)word(entry + sampler->fetch_page);
         if (page && word(page + sampler->page_physical) == place->physical_page) return base + place->offset;

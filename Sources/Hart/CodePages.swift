@@ -86,16 +86,15 @@ struct DecodedPages {
 
   init() { places = .allocate(capacity: Self.usualCapacity) }
 
-  func deallocate() {
-    for index in 0..<count { free(places[index].slots) }
-    places.deallocate()
-  }
+  /// The decoded instructions' memory is the arena's.
+  func deallocate() { places.deallocate() }
 
   /// Gives a page without slots some, all undecoded: another page's where there are `capacity` of them.
-  mutating func give(to page: UnsafeMutablePointer<CodePage>, capacity: Int) -> UnsafeMutablePointer<Slot> {
+  mutating func give(
+    to page: UnsafeMutablePointer<CodePage>, capacity: Int, from arena: MemoryArena
+  ) -> UnsafeMutablePointer<Slot> {
     if count < capacity {
-      // Zero without being touched.
-      guard let memory = calloc(CodePage.slotCount + 1, MemoryLayout<Slot>.stride) else {
+      guard let memory = try? arena.allocate((CodePage.slotCount + 1) * MemoryLayout<Slot>.stride) else {
         fatalError("no memory for the guest's code")
       }
       let slots = memory.bindMemory(to: Slot.self, capacity: CodePage.slotCount + 1)
@@ -291,7 +290,7 @@ extension Hart {
   /// Finds the decoded page for the instruction at `pc` and remembers it. Nil: a trap was raised.
   @inline(never)
   package func fetchPage(_ pc: UInt64) -> UnsafeMutablePointer<CodePage>? {
-    let known = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
+    let known = state.fetchEntry(pc)
     if known.pointee.unfencedTag == pc & TranslationCache.pageMask, let page = known.pointee.page,
       page.pointee.epoch == codeEpoch || refresh(page)
     {
@@ -313,8 +312,10 @@ extension Hart {
       return confineFetch(pc, translation.physical) ? page : nil
     }
     isFetchConfined = false
-    let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
-    entry.pointee = FetchEntry(tag: pc & TranslationCache.pageMask, page: page)
+    let tag = pc & TranslationCache.pageMask
+    if translations.noteFetch(state.fetchEntry(pc), tag) { useTableSizes() }
+    let entry = state.fetchEntry(pc)
+    entry.pointee = FetchEntry(tag: tag, page: page)
     fetchContext.pointee.fetchPages.note(pc)
     entry.pointee.entryPoints = page.pointee.entryPoints ?? absentEntryPoints
     if translation.shift > 12, translation.shift < 63 {
@@ -404,7 +405,8 @@ extension Hart {
   @inline(never)
   private func giveSlots(to page: UnsafeMutablePointer<CodePage>) -> UnsafeMutablePointer<Slot> {
     decodedPages.give(
-      to: page, capacity: engine == nil ? DecodedPages.usualCapacity : DecodedPages.capacityBesideEngine)
+      to: page, capacity: engine == nil ? DecodedPages.usualCapacity : DecodedPages.capacityBesideEngine,
+      from: codeArena)
   }
 
   /// Decodes the instruction that begins at slot `index` of `page`.

@@ -143,7 +143,6 @@ public final class Hart: @unchecked Sendable {
       to: HartState(
         readEntries: bare.pointee.read, writeEntries: bare.pointee.write, fetchEntries: bare.pointee.fetch,
         dataContext: UnsafeMutableRawPointer(bare)))
-    state.pointee.secondMask = translations.secondMask
     x = UnsafeMutableRawPointer(state).advanced(by: MemoryLayout<HartState>.offset(of: \.x)!)
       .assumingMemoryBound(to: UInt64.self)
     lines = UnsafeMutableRawPointer(state).advanced(by: MemoryLayout<HartState>.offset(of: \.lines)!)
@@ -154,6 +153,7 @@ public final class Hart: @unchecked Sendable {
     straddlingSlots[2].auxiliary = SlotKind.pageEnd
     wakeWord = .allocate(capacity: 1)
     wakeWord.initialize(to: 0)
+    useTableSizes()
   }
 
   deinit {
@@ -171,7 +171,7 @@ public final class Hart: @unchecked Sendable {
     state.pointee = HartState(
       readEntries: state.pointee.readEntries, writeEntries: state.pointee.writeEntries,
       fetchEntries: state.pointee.fetchEntries, dataContext: state.pointee.dataContext)
-    state.pointee.secondMask = translations.secondMask
+    useTableSizes()
     translations.clearAll()
     suspectAllCode()
     hasMemoryProtection = false

@@ -99,6 +99,7 @@ package struct HartState {
   }
   /// See `TranslationCache`.
   package var secondMask: UInt64 = 0
+  package var fetchMask: UInt64 = 0
   /// Added to a host address in RAM gives the guest's physical address.
   package var hostToPhysical: UInt64 = 0
   /// What generated code hands to a slow path (the value of a store), and a slow path to generated code.
@@ -174,4 +175,13 @@ package enum EnvironmentConfiguration {
   static let supervisorTimer: UInt64 = 1 << 63
   static let supervisorWritable = fenceOfIO | cacheBlockInvalidate | cacheBlockClean | cacheBlockZero
   static let machineWritable = supervisorWritable | accessedAndDirtyUpdate | pageBasedMemoryTypes | supervisorTimer
+}
+
+extension UnsafeMutablePointer<HartState> {
+  /// Where the fetch translation of an address is, if it is remembered.
+  @inline(__always)
+  package func fetchEntry(_ address: UInt64) -> UnsafeMutablePointer<FetchEntry> {
+    let distance = Int(address >> TranslationCache.fetchShift & pointee.fetchMask)
+    return (UnsafeMutableRawPointer(pointee.fetchEntries) + distance).assumingMemoryBound(to: FetchEntry.self)
+  }
 }

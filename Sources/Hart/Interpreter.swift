@@ -37,7 +37,7 @@ extension Hart {
       let readEntries = state.pointee.readEntries
       let writeEntries = state.pointee.writeEntries
       let isFloatingPointOn = state.pointee.mstatus & MachineStatus.fs != 0
-      let fetchEntry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
+      let fetchEntry = state.fetchEntry(pc)
       var codePage: UnsafeMutablePointer<CodePage>
       var isConfined = false
       if fetchEntry.pointee.tag == pc & TranslationCache.pageMask {

@@ -117,9 +117,15 @@ extension Hart {
   /// Puts the state back to what it was. Nothing that lies outside of `HartState` may have changed since.
   package func restore(_ saved: UnsafePointer<HartState>) {
     HartState.copy(saved, to: state)
-    state.pointee.secondMask = translations.secondMask
+    useTableSizes()
     selectContexts()
     useContexts()
+  }
+
+  /// Has the state say how much of the tables of remembered translations is in use.
+  func useTableSizes() {
+    state.pointee.secondMask = translations.secondMask
+    state.pointee.fetchMask = translations.fetchMask
   }
 
   /// Has the state point to the remembered translations of the present contexts.

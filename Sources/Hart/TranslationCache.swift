@@ -41,6 +41,8 @@ struct TranslationKey: Equatable {
 
 /// Remembered translations of several contexts (address space, privilege, SUM, MXR), so that a switch between them
 /// forgets nothing. Entries are 4 KiB each, whatever the size of the guest's page.
+///
+/// What changes entries is `mutating`, so that it works where the cache stands, not on a copy that has a reference counted.
 package struct TranslationCache {
   package static let entryCount = 1024
   package static let indexMask: UInt64 = 1023
@@ -48,10 +50,11 @@ package struct TranslationCache {
   /// the first are found there by generated code, without a walk. It grows where they take each other's entry there, too:
   /// that of a guest that does little is small.
   static let largestSecondCount = 16384
-  private static let leastSecondCount = 1024
+  private static let leastSecondCount = 256
   static let totalCount = entryCount + largestSecondCount
-  static let fetchEntryCount = 4096
-  package static let fetchIndexMask: UInt64 = 4095
+  /// The table of fetches has places for so many, of which the first are used at first.
+  private static let largestFetchCount = 4096
+  private static let leastFetchCount = 512
   package static let pageMask: UInt64 = ~0xFFF
 
   /// The tag of a slot that remembers nothing, of each table: zero where page 0 belongs to another slot. So memory that
@@ -68,8 +71,9 @@ package struct TranslationCache {
     entries[Self.entryCount].tag = Self.invalidSecondTag(Self.entryCount)
   }
 
-  private static func emptyFetch(_ entries: UnsafeMutablePointer<FetchEntry>, isZero: Bool) {
-    if !isZero { memset(entries, 0, fetchEntryCount * MemoryLayout<FetchEntry>.stride) }
+  /// - Parameter count: of entries that may be in use; 0: the memory is zero.
+  private static func emptyFetch(_ entries: UnsafeMutablePointer<FetchEntry>, _ count: Int) {
+    memset(entries, 0, count * MemoryLayout<FetchEntry>.stride)
     entries[0].tag = invalidFetchTag(0)
     entries[0].unfencedTag = invalidFetchTag(0)
   }
@@ -99,10 +103,39 @@ package struct TranslationCache {
 
   private mutating func noteSecondConflict() -> Bool {
     secondConflicts += 1
-    guard secondConflicts > Int(secondMask) / 4, secondMask < UInt64(Self.largestSecondCount - 1) else { return false }
+    guard secondConflicts > (secondMask < 1023 ? 512 : Int(secondMask) / 4),
+      secondMask < UInt64(Self.largestSecondCount - 1)
+    else { return false }
     secondMask = secondMask << 2 | 3
     secondConflicts = 0
     return true
+  }
+
+  /// How many entries of the tables of fetches are in use, a power of two: it grows where pages of code take each other's.
+  private var fetchCount = leastFetchCount
+  private var fetchConflicts = 0
+
+  /// What the generated code takes of an address that was shifted right by `fetchShift`: an entry's distance in bytes.
+  var fetchMask: UInt64 { UInt64((fetchCount - 1) * MemoryLayout<FetchEntry>.stride) }
+  package static let fetchShift: UInt64 = 7
+
+  @inline(__always)
+  private func fetchSlot(_ address: UInt64) -> Int { Int(address >> 12) & (fetchCount - 1) }
+
+  /// An entry is about to be taken for a page. True: the tables have another size from now on, and remember nothing.
+  @inline(__always)
+  mutating func noteFetch(_ entry: UnsafeMutablePointer<FetchEntry>, _ tag: UInt64) -> Bool {
+    if entry.pointee.page == nil || entry.pointee.tag == tag || fetchCount == Self.largestFetchCount { return false }
+    fetchConflicts += 1
+    if fetchConflicts <= fetchCount { return false }
+    growFetch()
+    return true
+  }
+
+  @inline(never)
+  private mutating func growFetch() {
+    clearFetch()
+    fetchCount = Self.largestFetchCount
   }
 
   package struct Context {
@@ -173,10 +206,10 @@ package struct TranslationCache {
     let context = contexts + contextCount
     let read = table(of: TranslationEntry.self, Self.totalCount)
     let write = table(of: TranslationEntry.self, Self.totalCount)
-    let fetch = table(of: FetchEntry.self, Self.fetchEntryCount)
+    let fetch = table(of: FetchEntry.self, Self.largestFetchCount)
     empty(read, isZero: true)
     empty(write, isZero: true)
-    Self.emptyFetch(fetch, isZero: true)
+    Self.emptyFetch(fetch, 0)
     context.initialize(
       to: Context(
         key: key, lastUse: useCounter, largeLow: (0, 0), largeHigh: (0, 0), read: read, write: write, fetch: fetch,
@@ -255,7 +288,7 @@ package struct TranslationCache {
   }
 
   /// Forgets everything, or everything of one address space (translations of bare contexts stay then).
-  func clearAll(asid: UInt64? = nil) {
+  mutating func clearAll(asid: UInt64? = nil) {
     for index in 0..<contextCount {
       let key = contexts[index].key
       if let asid, key.satp == 0 || key.asid != asid { continue }
@@ -264,7 +297,7 @@ package struct TranslationCache {
   }
 
   /// Forgets the translations for stores of all contexts.
-  func clearStores() {
+  mutating func clearStores() {
     for index in 0..<contextCount {
       empty(contexts[index].write, isZero: false)
     }
@@ -275,7 +308,7 @@ package struct TranslationCache {
     (0..<contextCount).map { contexts + $0 }.sorted {
       $0.pointee.lastUse > $1.pointee.lastUse
     }.flatMap { context in
-      (0..<Self.fetchEntryCount).compactMap { slot in
+      (0..<fetchCount).compactMap { slot in
         let entry = context.pointee.fetch[slot]
         return [0, ~0].contains(entry.tag) && [0, ~0].contains(entry.unfencedTag) ? nil : entry.page
       }
@@ -283,19 +316,19 @@ package struct TranslationCache {
   }
 
   /// Forgets the fetch translations of all contexts.
-  func clearFetch() {
+  mutating func clearFetch() {
     for index in 0..<contextCount { clearFetch(contexts + index) }
   }
 
   /// Has the code behind the fetch translations of all contexts looked at again before its next use (FENCE.I).
-  func fenceFetch() {
+  mutating func fenceFetch() {
     for index in 0..<contextCount {
       let context = contexts + index
       if context.pointee.fetchPages.isAny {
-        for slot in 0..<Self.fetchEntryCount { Self.fence(context.pointee.fetch + slot) }
+        for slot in 0..<fetchCount { Self.fence(context.pointee.fetch + slot) }
       } else {
         for index in 0..<context.pointee.fetchPages.count {
-          Self.fence(context.pointee.fetch + Int(context.pointee.fetchPages[index] >> 12 & Self.fetchIndexMask))
+          Self.fence(context.pointee.fetch + fetchSlot(context.pointee.fetchPages[index]))
         }
       }
     }
@@ -310,10 +343,10 @@ package struct TranslationCache {
 
   private func clearFetch(_ context: UnsafeMutablePointer<Context>) {
     if context.pointee.fetchPages.isAny {
-      Self.emptyFetch(context.pointee.fetch, isZero: false)
+      Self.emptyFetch(context.pointee.fetch, fetchCount)
     } else {
       for index in 0..<context.pointee.fetchPages.count {
-        let slot = Int(context.pointee.fetchPages[index] >> 12 & Self.fetchIndexMask)
+        let slot = fetchSlot(context.pointee.fetchPages[index])
         context.pointee.fetch[slot].tag = Self.invalidFetchTag(slot)
         context.pointee.fetch[slot].unfencedTag = Self.invalidFetchTag(slot)
       }
@@ -322,7 +355,7 @@ package struct TranslationCache {
   }
 
   /// Forgets what stands for the page of `address`, in one address space or in all.
-  func clearPage(containing address: UInt64, asid: UInt64?) {
+  mutating func clearPage(containing address: UInt64, asid: UInt64?) {
     for index in 0..<contextCount {
       let context = contexts + index
       let key = context.pointee.key
@@ -342,7 +375,7 @@ package struct TranslationCache {
       let secondTag = Self.invalidSecondTag(second)
       if context.pointee.read[second].tag == tag { context.pointee.read[second].tag = secondTag }
       if context.pointee.write[second].tag == tag { context.pointee.write[second].tag = secondTag }
-      let fetchSlot = Int(address >> 12 & Self.fetchIndexMask)
+      let fetchSlot = fetchSlot(address)
       let fetchTag = Self.invalidFetchTag(fetchSlot)
       if context.pointee.fetch[fetchSlot].tag == tag { context.pointee.fetch[fetchSlot].tag = fetchTag }
       if context.pointee.fetch[fetchSlot].unfencedTag == tag {

@@ -71,14 +71,16 @@ public enum HostResources {
   /// What is mapped of a file and as that has it (the program, a saved machine) is the host's cache, which it may drop: that
   /// is in neither, but where others use it now. See proc(5).
   public static var memoryUse: (alone: UInt64, shared: UInt64)? {
-    memoryUse(in: lines("/proc/self/smaps"))
+    // The whole text would be a good part of a small machine's memory.
+    memoryUse(in: LinesOfFile("/proc/self/smaps"))
   }
 
   /// The same of what smaps says.
-  package static func memoryUse(in all: [Substring]) -> (alone: UInt64, shared: UInt64)? {
-    var (isFile, isShareable) = (false, false)
+  private static func memoryUse(in lines: some Sequence<String>) -> (alone: UInt64, shared: UInt64)? {
+    var (isFile, isShareable, isEmpty) = (false, false, true)
     var (alone, shared, dirty) = (UInt64(0), UInt64(0), UInt64(0))
-    for line in all {
+    for line in lines {
+      isEmpty = false
       let words = line.split(separator: " ", maxSplits: 5)
       if words.count > 2, words[0].contains("-") {
         // 7f00-7f10 rw-p offset device inode path; memory without a file may have an inode, too.
@@ -97,7 +99,7 @@ public enum HostResources {
       default: break
       }
     }
-    return all.isEmpty ? nil : (alone << 10, shared << 10)
+    return isEmpty ? nil : (alone << 10, shared << 10)
   }
 
   /// Bytes that this user could still write where a file is, or is to be; nil where the host doesn't say.
@@ -185,19 +187,8 @@ public enum HostResources {
   }
 
   /// Of one of the kernel's files.
-  private static func lines(_ path: String) -> [Substring] {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return [] }
-    defer { close(descriptor) }
-    var bytes: [UInt8] = []
-    var buffer = [UInt8](repeating: 0, count: 4096)
-    while true {
-      let count = read(descriptor, &buffer, buffer.count)
-      if count < 0, errno == EINTR { continue }
-      if count <= 0 { break }
-      bytes += buffer[..<count]
-    }
-    return String(decoding: bytes, as: UTF8.self).split(separator: "\n")
+  private static func lines(_ path: String) -> [String] {
+    Array(LinesOfFile(path))
   }
 
   /// The number a file holds; nil for "max", and where there is no such file.

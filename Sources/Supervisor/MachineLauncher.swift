@@ -92,6 +92,7 @@ public enum MachineLauncher {
       chost_send_descriptor(reportDescriptor, "\n", 1, ends[0]) == 1, dup2(ends[1], reportDescriptor) >= 0
     else { throw HostError.last("can't make a pair of sockets") }
     for end in ends { close(end) }
+    chost_gather_free_memory()
     chost_serve_copies(network ? CHOST_COPY_ISOLATED : CHOST_COPY_WITHOUT_NETWORK)
   }
 

@@ -88,7 +88,7 @@ extension Translator {
     let before = forgottenPages
     let next = state.pointee.pc &+ site.length
     let retired = state.pointee.retired
-    let entry = state.pointee.fetchEntries + Int(state.pointee.pc >> 12 & TranslationCache.fetchIndexMask)
+    let entry = state.fetchEntry(state.pointee.pc)
     if entry.pointee.tag != state.pointee.pageBase
       || !hart.executeRegisterInstruction(entry.pointee.page.unsafelyUnwrapped, Int(site.offset >> 1))
     {
@@ -115,7 +115,7 @@ extension Translator {
     guard state.pointee.remaining > 0 else { return 1 }
     collectFloatingPointFlags()
     let before = state.pointee.retired &+ hart.trapCount
-    let entry = state.pointee.fetchEntries + Int(base >> 12 & TranslationCache.fetchIndexMask)
+    let entry = state.fetchEntry(base)
     if entry.pointee.tag != base || !hart.executeBlockEnd(entry.pointee.page.unsafelyUnwrapped, Int(offset >> 1)) {
       hart.interpret(1)
     }

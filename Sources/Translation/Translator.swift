@@ -90,7 +90,7 @@ package final class Translator: ExecutionEngine {
     while remaining > 0 {
       let pc = state.pointee.pc
       let base = pc & TranslationCache.pageMask
-      let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
+      var entry = state.fetchEntry(pc)
       if entry.pointee.tag != base {
         guard hart.fetchPage(pc) != nil else {
           hart.takeTrap(state.pointee.trapCause, state.pointee.trapValue)
@@ -103,6 +103,7 @@ package final class Translator: ExecutionEngine {
           if mustLeave(hart) { return }
           continue
         }
+        entry = state.fetchEntry(pc)
       }
       let page = entry.pointee.page.unsafelyUnwrapped
       let index = Int(pc & 0xFFF) >> 1
@@ -193,7 +194,7 @@ package final class Translator: ExecutionEngine {
       page.pointee.source.loadUnaligned(fromByteOffset: CodePage.lastHalf, as: UInt16.self) & 3 == 3
     else { return (nil, false) }
     let next = base &+ 4096
-    let entry = state.pointee.fetchEntries + Int(next >> 12 & TranslationCache.fetchIndexMask)
+    let entry = state.fetchEntry(next)
     guard entry.pointee.tag == next, let page = entry.pointee.page else { return (nil, true) }
     return (page.pointee.source.loadUnaligned(as: UInt16.self), false)
   }
@@ -202,7 +203,7 @@ package final class Translator: ExecutionEngine {
   /// False where the page isn't known any more or memory is full.
   private func addUngroupedBlock() -> Bool {
     let pc = state.pointee.pc
-    let entry = state.pointee.fetchEntries + Int(pc >> 12 & TranslationCache.fetchIndexMask)
+    let entry = state.fetchEntry(pc)
     guard entry.pointee.tag == pc & TranslationCache.pageMask, let page = entry.pointee.page,
       let entryPoints = page.pointee.entryPoints, !isFull,
       let jump = UnsafeMutablePointer<UInt8>(bitPattern: Int(state.pointee.slowValue) &- code.executableOffset)
@@ -296,7 +297,11 @@ package final class Translator: ExecutionEngine {
 
   /// See `CodeMemory`. Only before it has run. Throws `HostError`.
   package func becomeIndependent() throws {
-    try code.becomeIndependent(front: backEnd.frontBytes, behind: backEnd.behindBytes, stubs: backEnd.stubBytes)
+    // Where it stands: a copy for each of these would take a good part of a small machine's stack.
+    let (front, behind, stubs) = withUnsafeMutablePointer(to: &backEnd) {
+      ($0.pointee.frontBytes, $0.pointee.behindBytes, $0.pointee.stubBytes)
+    }
+    try code.becomeIndependent(front: front, behind: behind, stubs: stubs)
   }
 
   /// How much code was made here that `keepCode` would add to what the translator began with, bytes.

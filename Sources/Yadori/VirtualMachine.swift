@@ -5,6 +5,7 @@ import Foundation
 import Hart
 import HostSystem
 import Network
+import RISCV
 import Storage
 import Synchronization
 import Translation
@@ -256,6 +257,7 @@ public final class VirtualMachine: @unchecked Sendable {
     else { return }
     board.boot()
     try? VirtualMachineConfiguration.example.check()
+    _ = Operation.add.effects
     _ = board.loop.after(nanoseconds: 0) {}
     // What is saved is read, too.
     let states = board.stateKeepers.compactMap { try? $0.encodedState() }

@@ -48,6 +48,10 @@ int chost_peer(int descriptor, int *process, unsigned *user);
 #define CHOST_REPORT_DESCRIPTOR 3
 int chost_copy_process(void);
 
+/// Before many copies are made of a process that has been at work: has them find memory side by side, and not in the gaps
+/// of what they share. The gaps are lost.
+void chost_gather_free_memory(void);
+
 /// For the copy: makes a further copy of itself for each message of the socket, and ends with the socket. Returns in these
 /// copies only. Each is in a session of its own, with output appended to the file whose path was the message, and the
 /// descriptor that came with it as CHOST_REPORT_DESCRIPTOR, and without any other. Those that aren't bare are isolated from
@@ -217,11 +221,11 @@ struct chost_sample {
 /// One hart's samples. Set up by Swift and zero elsewhere.
 struct chost_sampler {
     /// The hart's state, and where in it things are, as byte offsets; at `fetch_entries` there is the pointer to the
-    /// remembered fetch translations: (address mask, stride and the offsets of) tag, and pointer to what begins with the
-    /// physical page.
+    /// remembered fetch translations, at `fetch_mask` the mask of an entry's distance, which an address shifted right
+    /// gives: (the offsets of) tag, and pointer to what begins with the physical page.
     const uint8_t *state;
     uint32_t pc, privilege, satp, page_base, fetch_entries;
-    uint32_t fetch_mask, fetch_stride, fetch_tag, fetch_page, page_physical;
+    uint32_t fetch_mask, fetch_shift, fetch_tag, fetch_page, page_physical;
     /// NULL where no code is generated: then pc is known between stretches only, and samples are left to `wanted`.
     const struct chost_code_map *map;
     /// The thread that is sampled, 0: none.

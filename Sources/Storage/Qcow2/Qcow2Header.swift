@@ -174,18 +174,23 @@ struct Qcow2Header {
   }
 
   private mutating func readExtensions(_ file: DiskFile, headerLength: Int, _ start: [UInt8]) throws {
+    // All of the cluster is seldom used.
+    if clusterSize > 4096, try readExtensions(file, headerLength: headerLength, start, within: 4096) { return }
+    _ = try readExtensions(file, headerLength: headerLength, start, within: clusterSize)
+  }
+
+  /// Looks at the image's first bytes only. False: there may be more behind them.
+  private mutating func readExtensions(
+    _ file: DiskFile, headerLength: Int, _ start: [UInt8], within count: Int
+  ) throws -> Bool {
     let path = file.path
+    let isAll = count == clusterSize
     let nameOffset = start.bigEndian64(at: 8)
     let nameLength = Int(start.bigEndian32(at: 16))
-    // All of it is seldom used.
-    func readBeginning(_ count: Int) throws -> ([UInt8], Int) {
-      var bytes = [UInt8](repeating: 0, count: count)
-      let available = try bytes.withUnsafeMutableBytes { try file.read(at: 0, into: $0) }
-      return (bytes, available)
-    }
     let nameEnd = nameOffset.addingReportingOverflow(UInt64(nameLength)).partialValue
-    let isShort = nameOffset != 0 && nameOffset < 4096 && nameEnd <= 4096
-    let (cluster, available) = try readBeginning(isShort ? min(4096, clusterSize) : clusterSize)
+    if !isAll, nameOffset > UInt64(count) || nameEnd > UInt64(count) { return false }
+    var cluster = [UInt8](repeating: 0, count: count)
+    let available = try cluster.withUnsafeMutableBytes { try file.read(at: 0, into: $0) }
     var end = available
     if nameOffset != 0 {
       guard nameLength <= 1023, nameOffset >= UInt64(headerLength), nameOffset <= UInt64(available),
@@ -198,13 +203,16 @@ struct Qcow2Header {
         backingName = try Qcow2Header.text(cluster[end..<(end + nameLength)], "backing file's name", path)
       }
     }
+    // They end before the name, at the end of the cluster, or where one says so.
+    let mayGoOn = !isAll && nameOffset == 0 && available == count
     var position = headerLength
     while position + 8 <= end {
       let kind = cluster.bigEndian32(at: position)
       let length = Int(cluster.bigEndian32(at: position + 4))
-      if kind == 0 { break }
+      if kind == 0 { return true }
       position += 8
       guard length <= end - position else {
+        if mayGoOn { return false }
         throw StorageError(.corrupt, "\(path): a header extension of \(length) bytes doesn't fit in the header")
       }
       let content = cluster[position..<(position + length)]
@@ -217,6 +225,7 @@ struct Qcow2Header {
       }
       position += (length + 7) & ~7
     }
+    return !mayGoOn
   }
 
   private static func text(_ bytes: ArraySlice<UInt8>, _ what: String, _ path: String) throws -> String {

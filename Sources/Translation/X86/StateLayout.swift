@@ -57,6 +57,7 @@ enum StateLayout {
   private static let loopAddends = displacement(\.loopAddends)
   static func loopAddend(_ index: Int) -> HostAddress { HostAddress(.rbp, loopAddends + 8 * Int32(index)) }
 
+  static let fetchMask = HostAddress(.rbp, displacement(\.fetchMask))
   static let secondMask = HostAddress(.rbp, displacement(\.secondMask))
   static let hostToPhysical = HostAddress(.rbp, displacement(\.hostToPhysical))
   static let reservedAddress = HostAddress(.rbp, displacement(\.reservedAddress))

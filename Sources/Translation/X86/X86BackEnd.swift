@@ -396,8 +396,8 @@ struct X86BackEnd: BackEnd, ~Copyable {
   /// Looks up the page whose address is in rdx among the remembered fetch translations; leaves the entry's address in
   /// rcx. Returns the jump that is taken where it isn't there.
   private static func emitFetchEntry(_ a: inout Assembler) -> Assembler.Patch {
-    a.rotateRight(.rcx, .rdx, by: 7, .long)
-    a.arithmetic(.and, .rcx, immediate: Int32(TranslationCache.fetchIndexMask) << 5, .long)
+    a.rotateRight(.rcx, .rdx, by: UInt8(TranslationCache.fetchShift), .long)
+    a.arithmetic(.and, .rcx, StateLayout.fetchMask, .long)
     a.arithmetic(.add, .rcx, StateLayout.fetchEntries)
     a.arithmetic(.compare, .rdx, HostAddress(.rcx, 0))
     return a.jump(if: .notEqual)
