@@ -54,7 +54,10 @@ let package = Package(
     room("Images", ["Storage", "CCrypto", "CZlib", "CZstd", "CLZMA"]),
     room(
       "Yadori",
-      ["Board", "Translation", "Virtio", "Storage", "Network", "Console", "Hart", "RISCV", "Bus", "HostSystem", "CZstd"]),
+      [
+        "Board", "Translation", "Virtio", "Storage", "Network", "Console", "Hart", "RISCV", "Bus", "HostSystem",
+        "CZstd",
+      ]),
     room(
       "Board",
       [
