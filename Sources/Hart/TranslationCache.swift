@@ -125,11 +125,18 @@ package struct TranslationCache {
   /// An entry is about to be taken for a page. True: the tables have another size from now on, and remember nothing.
   @inline(__always)
   mutating func noteFetch(_ entry: UnsafeMutablePointer<FetchEntry>, _ tag: UInt64) -> Bool {
-    if entry.pointee.page == nil || entry.pointee.tag == tag || fetchCount == Self.largestFetchCount { return false }
+    let isAnother =
+      Self.isOfAnother(entry.pointee.tag, than: tag) || Self.isOfAnother(entry.pointee.unfencedTag, than: tag)
+    if !isAnother || fetchCount == Self.largestFetchCount { return false }
     fetchConflicts += 1
     if fetchConflicts <= fetchCount { return false }
     growFetch()
     return true
+  }
+
+  @inline(__always)
+  private static func isOfAnother(_ known: UInt64, than tag: UInt64) -> Bool {
+    known != tag && known != 0 && known != ~0
   }
 
   @inline(never)

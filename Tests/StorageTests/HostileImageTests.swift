@@ -140,6 +140,27 @@ import Testing
     if let disk = try? DiskImage.open(path: path, readOnly: true) { _ = try? disk.allBytes() }
   }
 
+  /// Header extensions fill the first cluster, whatever its size; nobody reads all of it without need.
+  @Test(arguments: [1000, 3984, 4000, 5000, 60_000])
+  func extensionsAreFoundBehindLongOnes(length: Int) throws {
+    let path = folder["image.qcow2"]
+    try DiskImage.create(path: path, format: .qcow2, size: 1 << 20, options: .init(clusterSize: 65536))
+    var bytes = Bytes(all: try folder.bytes(path))
+    let begin = Int(bytes.number(100, 4))
+    bytes.set(begin, 0x1234_5678, size: 4)
+    bytes.set(begin + 4, UInt64(length), size: 4)
+    try folder.write(bytes.all, to: path)
+    try DiskImage.open(path: path).close()
+    // And now one that says that the image is encrypted.
+    bytes.set(begin + 8 + length, 0x0537_BE77, size: 4)
+    bytes.set(begin + 12 + length, 16, size: 4)
+    try folder.write(bytes.all, to: path)
+    #expect(storageError { try DiskImage.open(path: path).close() }?.message.contains("encrypted") == true)
+    bytes.set(begin + 4, 65536, size: 4)
+    try folder.write(bytes.all, to: path)
+    #expect(storageError { try DiskImage.open(path: path).close() }?.message.contains("doesn't fit") == true)
+  }
+
   /// Damage that shows where a guest reads.
   @Test(arguments: [
     Damage("data beyond the end", says: "beyond its end") { $0.set($0.l2(0), 1 << 50 | 1 << 63) },

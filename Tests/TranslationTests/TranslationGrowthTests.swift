@@ -196,6 +196,32 @@ import Translation
     guest.harness.hart.privilege = .supervisor
     for _ in 0..<2 { #expect(guest.sum(addresses) == expected(addresses.indices.map { $0 + 1 })) }
   }
+
+  /// Code in more pages than are remembered at first, each of which jumps to the next; some change before and after there
+  /// is room for all, each time before a FENCE.I.
+  @Test(arguments: engines) func codeInManyPagesIsWhatStandsThere(engine: EngineChoice) throws {
+    let harness = try TranslationHarness(engine)
+    harness.enterSupervisorMode()
+    let first = TranslationHarness.base + (4 << 20)
+    var steps = [Int64](repeating: 1, count: 1500)
+    func place(_ page: Int) {
+      let next = page == steps.count - 1 ? encode(.jalr, rs1: 1) : encode(.jal, 4092)
+      harness.place([encode(.addi, rd: 5, rs1: 5, steps[page]), next], at: first + UInt64(page) * 4096)
+    }
+    steps.indices.forEach(place)
+    harness.hart[x: 7] = first
+    harness.place([encode(.fence_i), encode(.jalr, rd: 1, rs1: 7), encode(.jal, -8)])
+    var sum: Int64 = 0
+    for round in 0..<6 {
+      _ = harness.hart.run(limit: UInt64(2 * steps.count + 3))
+      sum += steps.reduce(0, +)
+      #expect(harness.hart[x: 5] == UInt64(sum), "round \(round)")
+      for page in [round, 200 + round, 512 + round, 1490 + round] {
+        steps[page] += 10
+        place(page)
+      }
+    }
+  }
 }
 
 extension TranslationHarness {
