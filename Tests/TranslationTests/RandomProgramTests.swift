@@ -72,7 +72,7 @@ import Translation
 
   /// How many programs: more on request, for a long run.
   private static let programCount =
-    ProcessInfo.processInfo.environment["YADORI_RANDOM_PROGRAMS"].flatMap { Int($0) } ?? 60
+    ProcessInfo.processInfo.environment["YADORI_RANDOM_PROGRAMS"].flatMap { Int($0) } ?? 250
 
   @Test func translatedProgramsEndAsInterpretedOnes() throws {
     for seed in 0..<UInt64(Self.programCount) {

@@ -203,9 +203,11 @@ extension X86BackEnd {
     let i = step.instruction
     checkFloat(step)
     let format: Assembler.Scalar = widthShift == 3 ? .double : .single
-    // Before the look-up: the slow path stores it, too.
-    let value = read(float: i.rs2, .xmm0)
+    // Before a look-up of its own: the slow path stores it, too. Behind that of a group, which may have been on a slow path
+    // that leaves nothing in xmm0.
+    let early = step.group < 0 ? read(float: i.rs2, .xmm0) : nil
     let location = locate(step, isStore: true, widthShift: widthShift)
+    let value = early ?? read(float: i.rs2, .xmm0)
     assembler.store(location.place, value, format)
     if let missing = location.missing {
       let description = site(step, widthShift: widthShift, isStore: true)
