@@ -15,10 +15,11 @@ package struct ProcessorAccount {
   private var time: UInt64
   private var used: UInt64
 
-  /// Of so many nanoseconds a machine may make up for what it didn't use, where it didn't want to; at most for one that
-  /// has wanted to. The host's processors go round among many, and move them between them now and then only.
+  /// Of so many nanoseconds a machine may make up for what it didn't use, where it didn't want to, and of so many more where
+  /// it did: the host's processors go round among many, and move them between them now and then only. Together they are less
+  /// than two points of five seconds, which nobody exceeds so.
   private static let idleAllowance = 50_000_000.0
-  private static let longestWithheld = 1_000_000_000.0
+  private static let longestWithheld = 50_000_000.0
   private static let leastAllowance = 2_000_000.0
   /// How long a full turn of running and standing still takes, about. Many short turns make work of their own, and the host
   /// doesn't move threads to a processor that is idle for a moment only.
