@@ -50,6 +50,10 @@ class Life(Rows):
         self.add("its own process, to the first instruction", "ms", starts)
         self.add("its private memory beside RAM", "MiB", memory)
 
+    def warm(self):
+        """As it is once the image has been used: with another build's code each machine would translate its first steps."""
+        self.run("image", "warm", self.image)
+
     def system(self):
         """A machine of the image: saved, restored, cloned, and commands in it."""
         self.run("run", "-d", "--name", "bench-life", "-m", "1G", self.image)
@@ -178,9 +182,8 @@ def available_memory():
 
 def measure(yadori, image, has_many_clones=False):
     life, entitlement = Life(yadori, image), Entitlement(yadori, image)
-    # As it is once the image has been used: with another build's code each machine would translate its first steps.
-    life.run("image", "warm", image, check=False)
-    parts = [life.bare_machines, entitlement.caps, life.system, entitlement.waiting, Commands(yadori, image).commands]
+    parts = [life.bare_machines, entitlement.caps, life.warm, life.system, entitlement.waiting,
+             Commands(yadori, image).commands]
     if has_many_clones:
         parts.append(life.many_clones)
     rows = []
