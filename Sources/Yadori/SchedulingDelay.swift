@@ -9,7 +9,7 @@ final class SchedulingDelay {
   private static let interval: UInt64 = 20_000_000
 
   private var file: Int32 = -1
-  private var last: (time: UInt64, delay: UInt64)?
+  private var last: (time: UInt64, delay: UInt64?)?
 
   deinit { if file >= 0 { close(file) } }
 
@@ -20,8 +20,10 @@ final class SchedulingDelay {
     var text = [UInt8](repeating: 0, count: 96)
     let count = pread(file, &text, text.count, 0)
     let words = count > 0 ? text[..<count].split(separator: UInt8(ascii: " ")) : []
-    let delay = words.count > 1 ? UInt64(String(decoding: words[1], as: UTF8.self)) ?? 0 : 0
-    defer { last = (now, delay) }
-    return delay &- (last?.delay ?? delay)
+    let before = last?.delay
+    let delay = words.count > 1 ? UInt64(String(decoding: words[1], as: UTF8.self)) : nil
+    last = (now, delay ?? before)
+    guard let delay, let before else { return 0 }
+    return delay &- before
   }
 }

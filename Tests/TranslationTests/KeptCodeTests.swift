@@ -251,7 +251,6 @@ import Translation
     deinit { munmap(start, count) }
   }
 
-  /// Neither sees what the other writes: int3, which ends the process where it is executed.
   /// What becomes of the program without a translator.
   private func interpreted() throws -> [String] {
     let plain = try TranslationHarness(.interpreter)
@@ -261,6 +260,7 @@ import Translation
     return plain.description()
   }
 
+  /// Neither sees what the other writes: int3, which ends the process where it is executed.
   @Test func anIndependentTranslatorSharesNothing() throws {
     let codeSize = 5 << 20 | 64 << 10
     let harness = try TranslationHarness(.interpreter)

@@ -1,5 +1,4 @@
 import Testing
-
 import Yadori
 
 /// A host that is played: what it lets a machine use, and what that makes of it.

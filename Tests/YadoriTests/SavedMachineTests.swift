@@ -12,8 +12,7 @@ import Yadori
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
   }
 
-  /// A program of 16 instructions a round that mixes registers and memory, 20,000 rounds, then ends with its checksum's
-  /// low bits by the test finisher.
+  /// A program that computes for a while, then ends with its checksum's low bits.
   private func program() throws -> String {
     try BareProgram.write(BareProgram.rounds + BareProgram.end, to: folder)
   }
